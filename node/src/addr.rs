@@ -1,0 +1,166 @@
+//! Which address a node listens on, and which one it tells others.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use swarm_types::defaults::LISTEN_PORT;
+
+/// An address was given that cannot be used, or none was and there is more than one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AddrError {
+    #[error("{flag} `{text}` is neither an address nor a network interface of this machine")]
+    Unknown { flag: &'static str, text: String },
+    #[error("--advertise-addr must be a routable address: `{0}` stands for all addresses; use one of: {candidates}", candidates = .1)]
+    Unspecified(String, String),
+    #[error(
+        "could not choose an IP address to advertise since this machine has several: {0}; say which with --advertise-addr"
+    )]
+    Several(String),
+    #[error(
+        "could not find an IP address to advertise: this machine has only loopback; give one with --advertise-addr"
+    )]
+    None,
+    #[error("list the addresses of this machine")]
+    List(#[source] nix::Error),
+}
+
+/// The addresses of this machine that others could reach, with their interfaces.
+pub(crate) fn candidates() -> Result<Vec<(String, IpAddr)>, AddrError> {
+    let mut found = Vec::new();
+    for interface in getifaddrs().map_err(AddrError::List)? {
+        let up = interface.flags.contains(InterfaceFlags::IFF_UP);
+        if !up || interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+            continue;
+        }
+        let Some(addr) = interface.address else { continue };
+        let v4 = addr.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = addr.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        if let Some(ip) = v4.or(v6).filter(|ip| !is_link_local(ip)) {
+            found.push((interface.interface_name, ip));
+        }
+    }
+    Ok(found)
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// `ip|interface[:port]` as an address; the port is 2377 unless one is given.
+pub(crate) fn parse(
+    flag: &'static str,
+    text: &str,
+    known: &[(String, IpAddr)],
+) -> Result<SocketAddr, AddrError> {
+    let unknown = || AddrError::Unknown { flag, text: text.to_owned() };
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, LISTEN_PORT));
+    }
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse().map_err(|_| unknown())?),
+        None => (text, LISTEN_PORT),
+    };
+    let of_interface = |v4: bool| known.iter().find(|(n, ip)| n == name && ip.is_ipv4() == v4);
+    let (_, ip) = of_interface(true).or_else(|| of_interface(false)).ok_or_else(unknown)?;
+    Ok(SocketAddr::new(*ip, port))
+}
+
+/// Where to listen.
+pub(crate) fn listen(text: &str, known: &[(String, IpAddr)]) -> Result<SocketAddr, AddrError> {
+    match text {
+        "" => Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), LISTEN_PORT)),
+        text => parse("--listen-addr", text, known),
+    }
+}
+
+/// What to tell others. `route` is the address from which a manager to be joined is reached.
+pub(crate) fn advertise(
+    text: &str,
+    listen: SocketAddr,
+    route: Option<IpAddr>,
+    known: &[(String, IpAddr)],
+) -> Result<SocketAddr, AddrError> {
+    if !text.is_empty() {
+        let mut addr = parse("--advertise-addr", text, known)?;
+        if addr.ip().is_unspecified() {
+            return Err(AddrError::Unspecified(text.to_owned(), list(known)));
+        }
+        if !has_port(text) {
+            addr.set_port(listen.port());
+        }
+        return Ok(addr);
+    }
+    if !listen.ip().is_unspecified() {
+        return Ok(listen);
+    }
+    if let Some(ip) = route.filter(|ip| !ip.is_unspecified()) {
+        return Ok(SocketAddr::new(ip, listen.port()));
+    }
+    let v4: Vec<_> = known.iter().filter(|(_, ip)| ip.is_ipv4()).cloned().collect();
+    let choice = if v4.is_empty() { known.to_vec() } else { v4 };
+    match choice.as_slice() {
+        [] => Err(AddrError::None),
+        [(_, ip)] => Ok(SocketAddr::new(*ip, listen.port())),
+        several => Err(AddrError::Several(list(several))),
+    }
+}
+
+fn has_port(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok()
+        || (text.parse::<IpAddr>().is_err() && text.contains(':') && !text.ends_with(']'))
+}
+
+fn list(known: &[(String, IpAddr)]) -> String {
+    known.iter().map(|(name, ip)| format!("{ip} ({name})")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Vec<(String, IpAddr)> {
+        vec![("eth0".into(), "10.0.0.1".parse().unwrap()), ("eth1".into(), "10.1.0.1".parse().unwrap())]
+    }
+    const ANY: &str = "0.0.0.0:2377";
+
+    #[test]
+    fn reads_addresses_and_interfaces() {
+        for (text, addr) in [
+            ("10.0.0.9", "10.0.0.9:2377"),
+            ("10.0.0.9:99", "10.0.0.9:99"),
+            ("eth1:7", "10.1.0.1:7"),
+            ("eth0", "10.0.0.1:2377"),
+            ("::1", "[::1]:2377"),
+            ("[::1]", "[::1]:2377"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            assert_eq!(parse("--x", text, &known()).unwrap().to_string(), addr, "{text}");
+        }
+        for text in ["", "eth9", "10.0.0", "eth0:x", "10.0.0.1:99999"] {
+            assert!(parse("--x", text, &known()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn advertises_what_others_can_reach() {
+        let any: SocketAddr = ANY.parse().unwrap();
+        assert!(advertise("0.0.0.0", any, None, &known()).unwrap_err().to_string().contains("10.0.0.1"));
+        assert!(advertise("", any, None, &known()).unwrap_err().to_string().contains("10.1.0.1 (eth1)"));
+        assert_eq!(advertise("", any, None, &known()[..1]).unwrap().to_string(), "10.0.0.1:2377");
+        assert_eq!(
+            advertise("", any, Some("10.1.0.1".parse().unwrap()), &known()).unwrap().to_string(),
+            "10.1.0.1:2377"
+        );
+        let other: SocketAddr = "10.0.0.1:99".parse().unwrap();
+        assert_eq!(advertise("", other, None, &known()).unwrap().to_string(), "10.0.0.1:99");
+        assert_eq!(advertise("10.1.0.1", other, None, &known()).unwrap().to_string(), "10.1.0.1:99");
+        assert!(advertise("", any, None, &[]).is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! `swarmd`.
+
+fn main() -> std::process::ExitCode {
+    swarm_node::main()
+}
