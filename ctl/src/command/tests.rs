@@ -1,0 +1,174 @@
+//! Whole commands against a manager that answers from a script, over a real socket.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::Stream;
+use swarm_proto::v1;
+use swarm_proto::v1::control_server::{Control, ControlServer};
+use swarm_types::service::Service;
+use swarm_types::task::Task;
+use swarm_types::task_state::TaskState;
+use swarm_types::testing;
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A manager with one service; it loses its leader in the middle of the first watch.
+#[derive(Default)]
+struct Fake {
+    watches: AtomicUsize,
+    failing: bool,
+}
+
+impl Fake {
+    fn service(&self) -> Service {
+        let mut spec = testing::service("web").replicas(2);
+        if self.failing {
+            spec = spec.with(|_, task| task.restart.condition = swarm_types::policy::RestartCondition::None);
+        }
+        Service { id: "s1".into(), spec: spec.build(), spec_version: 1, ..Service::default() }
+    }
+    fn task(&self, slot: u64, state: TaskState) -> v1::WatchMessage {
+        let service = self.service();
+        let mut task =
+            Task { id: format!("t{slot}").into(), slot, spec: service.spec.task, ..Task::default() };
+        (task.spec_version, task.status.state, task.desired_state) = (1, state, TaskState::Running);
+        current(v1::object::Object::Task((&task).into()))
+    }
+}
+
+fn current(object: v1::object::Object) -> v1::WatchMessage {
+    let object = v1::Object { object: Some(object) };
+    v1::WatchMessage { message: Some(v1::watch_message::Message::Current(object)) }
+}
+
+macro_rules! fake {
+    ($($name:ident $request:ident $response:ident),+; $($stream:ident $item:ident),+; $($method:ident $ask:ty, $answers:ident),+) => {
+        #[tonic::async_trait]
+        impl Control for Fake {
+            type WatchStream = Answers<v1::WatchMessage>;
+            $(type $stream = Answers<v1::$item>;)+
+            $(async fn $name(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                Err(Status::unimplemented(""))
+            })+
+            $(async fn $method(&self, _: Request<$ask>) -> Result<Response<Self::$answers>, Status> {
+                Err(Status::unimplemented(""))
+            })+
+            async fn create_service(
+                &self,
+                request: Request<v1::CreateServiceRequest>,
+            ) -> Result<Response<v1::CreateServiceResponse>, Status> {
+                let spec = request.into_inner().spec.unwrap_or_default();
+                match spec.annotations.unwrap_or_default().name.as_str() {
+                    "taken" => Err(Status::already_exists("service taken already exists")),
+                    _ => Ok(Response::new(v1::CreateServiceResponse { service_id: "s1".into(), warnings: vec![] })),
+                }
+            }
+            async fn get_service(
+                &self,
+                request: Request<v1::GetServiceRequest>,
+            ) -> Result<Response<v1::GetServiceResponse>, Status> {
+                match request.into_inner().reference.as_str() {
+                    "web" => {
+                        let service = Some((&self.service()).into());
+                        let entry = v1::ServiceEntry { service, running_tasks: 2, desired_tasks: 2 };
+                        Ok(Response::new(v1::GetServiceResponse { entry: Some(entry) }))
+                    }
+                    other => Err(Status::not_found(format!("service {other} not found"))),
+                }
+            }
+            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                let service = current(v1::object::Object::Service((&self.service()).into()));
+                let synced = v1::WatchMessage { message: Some(v1::watch_message::Message::Synced(true)) };
+                let second = if self.failing { TaskState::Failed } else { TaskState::Running };
+                let mut script: Vec<Result<_, Status>> = vec![Ok(service), Ok(self.task(1, TaskState::Running)), Ok(synced)];
+                script.push(match self.watches.fetch_add(1, Ordering::SeqCst) {
+                    0 => Err(Status::unavailable("no leader")),
+                    _ => Ok(self.task(2, second)),
+                });
+                let more = futures::stream::pending();
+                Ok(Response::new(Box::pin(futures::StreamExt::chain(futures::stream::iter(script), more))))
+            }
+        }
+    };
+}
+
+fake! {
+    get_cluster GetClusterRequest GetClusterResponse,
+    update_cluster UpdateClusterRequest UpdateClusterResponse,
+    get_join_tokens GetJoinTokensRequest GetJoinTokensResponse,
+    issue_admin_certificate IssueAdminCertificateRequest IssueAdminCertificateResponse,
+    list_nodes ListNodesRequest ListNodesResponse,
+    get_node GetNodeRequest GetNodeResponse,
+    update_node UpdateNodeRequest UpdateNodeResponse,
+    remove_node RemoveNodeRequest RemoveNodeResponse,
+    list_services ListServicesRequest ListServicesResponse,
+    update_service UpdateServiceRequest UpdateServiceResponse,
+    remove_service RemoveServiceRequest RemoveServiceResponse,
+    list_tasks ListTasksRequest ListTasksResponse,
+    get_task GetTaskRequest GetTaskResponse,
+    list_images ListImagesRequest ListImagesResponse;
+    LogsStream LogsMessage, LoadImageStream ImageProgress, PullImageStream ImageProgress,
+    RemoveImageStream ImageProgress;
+    logs v1::LogsRequest, LogsStream,
+    load_image Streaming<v1::LoadImageRequest>, LoadImageStream,
+    pull_image v1::PullImageRequest, PullImageStream,
+    remove_image v1::RemoveImageRequest, RemoveImageStream
+}
+
+/// Runs command lines against a fake manager; their outcomes.
+async fn run_all(fake: Fake, lines: &[&str]) -> (Vec<Outcome>, Arc<Fake>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let fake = Arc::new(fake);
+    let server = tonic::transport::Server::builder().add_service(ControlServer::from_arc(Arc::clone(&fake)));
+    let incoming = UnixListenerStream::new(UnixListener::bind(&path).unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.serve_with_incoming(incoming));
+    let mut outcomes = Vec::new();
+    for line in lines {
+        let host = format!("unix://{}", path.display());
+        let words = ["swarmctl", "--host", &host].into_iter().chain(line.split_whitespace());
+        outcomes.push(Box::pin(run(Cli::parse_from(words))).await);
+    }
+    (outcomes, fake)
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[tokio::test]
+async fn create_converges_though_the_leader_changes() {
+    let lines = ["service create --name web --replicas 2 image:1", "service create --name taken -d image:1"];
+    let (outcomes, fake) = run_all(Fake::default(), &lines).await;
+    assert!(outcomes[0].is_ok(), "{:?}", outcomes[0]);
+    assert_eq!(fake.watches.load(Ordering::SeqCst), 2);
+    assert_eq!(outcomes[1].as_ref().unwrap_err().to_string(), "service taken already exists");
+}
+
+#[tokio::test]
+async fn create_says_why_it_does_not_converge() {
+    let fake = Fake { failing: true, ..Fake::default() };
+    let (outcomes, _) = run_all(fake, &["service create --name web -q image:1"]).await;
+    let failure = outcomes[0].as_ref().unwrap_err();
+    assert_eq!(failure.to_string(), "web.2 failed and will not be tried again: failed");
+    assert_eq!(failure.exit_code(), 1);
+}
+
+#[tokio::test]
+async fn missing_objects_and_missing_calls_have_words() {
+    let lines = ["service inspect web nope", "service scale web=1 nope=2 -d", "node ls"];
+    let (outcomes, _) = run_all(Fake::default(), &lines).await;
+    assert_eq!(outcomes[0].as_ref().unwrap_err().exit_code(), 1);
+    assert!(outcomes[1].is_err());
+    assert!(outcomes[2].as_ref().unwrap_err().to_string().contains("not a swarm manager"));
+}

@@ -1,0 +1,156 @@
+//! `inspect --pretty`: objects for people.
+
+use std::fmt::Write;
+
+use swarm_proto::v1;
+use swarm_types::meta::Labels;
+use swarm_types::node::Node;
+use swarm_types::service::{Mode, Service};
+use swarm_types::time::Timestamp;
+
+use super::{human, inspect};
+
+struct Sheet(String);
+
+impl Sheet {
+    fn line(&mut self, key: &str, value: impl std::fmt::Display) {
+        writeln!(self.0, "{key:<24}{value}").expect("memory can be written to");
+    }
+    fn some(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            self.line(key, value);
+        }
+    }
+    fn title(&mut self, title: &str) {
+        self.0.push_str(title);
+        self.0.push('\n');
+    }
+    fn labels(&mut self, labels: &Labels) {
+        if !labels.is_empty() {
+            self.title("Labels:");
+        }
+        for (key, value) in labels {
+            self.title(&format!(" - {key}={value}"));
+        }
+    }
+}
+
+/// A service.
+pub(crate) fn service(service: &Service, now: Timestamp) -> String {
+    let mut out = Sheet(String::new());
+    let spec = &service.spec;
+    out.line("ID:", service.id);
+    out.line("Name:", &spec.annotations.name);
+    out.labels(&spec.annotations.labels);
+    out.line("Service Mode:", human::capital(spec.mode.as_str()));
+    if let Mode::Replicated { replicas } = spec.mode {
+        out.line(" Replicas:", replicas);
+    }
+    if let Some(status) = &service.update_status {
+        out.title("UpdateStatus:");
+        out.line(" State:", status.state.as_str());
+        out.line(" Started:", format!("{} ago", human::duration(now.since(status.started_at))));
+        if !status.completed_at.is_zero() {
+            out.line(" Completed:", format!("{} ago", human::duration(now.since(status.completed_at))));
+        }
+        out.line(" Message:", &status.message);
+    }
+    placement(&mut out, service);
+    out.title("UpdateConfig:");
+    out.line(" Parallelism:", spec.update.parallelism);
+    out.line(" Delay:", human::go_duration(spec.update.delay));
+    out.line(" On failure:", inspect::action(spec.update.failure_action));
+    out.line(" Monitoring Period:", human::go_duration(spec.update.monitor));
+    out.line(" Max failure ratio:", f64::from(spec.update.max_failure_permille) / 1000.0);
+    out.line(" Update order:", inspect::order(spec.update.order));
+    container(&mut out, service);
+    resources(&mut out, service);
+    out.0
+}
+
+fn placement(out: &mut Sheet, service: &Service) {
+    let placement = &service.spec.task.placement;
+    if placement.constraints.is_empty() && placement.max_replicas_per_node == 0 {
+        return;
+    }
+    out.title("Placement:");
+    let constraints: Vec<_> = placement.constraints.iter().map(ToString::to_string).collect();
+    if !constraints.is_empty() {
+        out.line(" Constraints:", format!("[{}]", constraints.join(" ")));
+    }
+    if placement.max_replicas_per_node > 0 {
+        out.line(" Max Replicas Per Node:", placement.max_replicas_per_node);
+    }
+}
+
+fn container(out: &mut Sheet, service: &Service) {
+    let container = &service.spec.task.container;
+    out.title("ContainerSpec:");
+    out.line(" Image:", &container.image);
+    out.some(" Entrypoint:", &container.entrypoint.join(" "));
+    out.some(" Args:", &container.args.join(" "));
+    out.some(" Env:", &container.env.join(" "));
+    out.some(" Dir:", &container.dir);
+    out.some(" User:", &container.user);
+    out.some(" Hostname:", &container.hostname);
+    for mount in &container.mounts {
+        out.line(
+            " Mount:",
+            format!("{} <- {}", mount.target, if mount.source.is_empty() { "tmpfs" } else { &mount.source }),
+        );
+    }
+    let restart = &service.spec.task.restart;
+    out.title("RestartPolicy:");
+    out.line(" Condition:", restart.condition.as_str());
+    out.line(" Delay:", human::go_duration(restart.delay));
+    out.line(" Max attempts:", restart.max_attempts);
+}
+
+fn resources(out: &mut Sheet, service: &Service) {
+    let r = &service.spec.task.resources;
+    let mut part = |title: &str, nano: u64, memory: u64| {
+        if nano > 0 || memory > 0 {
+            out.title(title);
+        }
+        if nano > 0 {
+            out.line("  CPU:", human::cpus(nano));
+        }
+        if memory > 0 {
+            out.line("  Memory:", human::binary(memory));
+        }
+    };
+    part(" Reservations:", r.reservations.nano_cpus, r.reservations.memory_bytes);
+    part(" Limits:", r.limits.nano_cpus, r.limits.memory_bytes);
+}
+
+/// A node.
+pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>, now: Timestamp) -> String {
+    let mut out = Sheet(String::new());
+    out.line("ID:", node.id);
+    out.some("Name:", &node.spec.annotations.name);
+    out.labels(&node.spec.annotations.labels);
+    out.line("Hostname:", &node.description.hostname);
+    out.line(
+        "Joined at:",
+        format!("{} ({} ago)", node.meta.created_at, human::duration(now.since(node.meta.created_at))),
+    );
+    out.title("Status:");
+    out.line(" State:", human::capital(node.status.state.as_str()));
+    out.some(" Message:", &node.status.message);
+    out.line(" Availability:", human::capital(node.spec.availability.as_str()));
+    out.line(" Address:", &node.status.addr);
+    if let Some(manager) = manager {
+        out.title("Manager Status:");
+        out.line(" Address:", &manager.addr);
+        out.line(" Raft Status:", if manager.reachable { "Reachable" } else { "Unreachable" });
+        out.line(" Leader:", if manager.leader { "Yes" } else { "No" });
+    }
+    out.title("Platform:");
+    out.line(" Operating System:", &node.description.platform.os);
+    out.line(" Architecture:", &node.description.platform.architecture);
+    out.title("Resources:");
+    out.line(" CPUs:", human::cpus(node.description.resources.nano_cpus));
+    out.line(" Memory:", human::binary(node.description.resources.memory_bytes));
+    out.line("Engine Version:", &node.description.engine_version);
+    out.0
+}
