@@ -1,0 +1,14 @@
+//! Real daemons on hosts that are network namespaces, with real containers: the scenarios of the
+//! reference, each a function with its name, several to a cluster. Run as root by `cargo xtask test hosts`.
+#![allow(clippy::unwrap_used)] // all of this is test
+
+mod images;
+mod joining;
+mod leader;
+mod logs;
+mod loss;
+mod luck;
+mod managers;
+mod placement;
+mod process;
+mod scaling;
