@@ -266,24 +266,88 @@ impl LogOptions {
     }
 }
 
-/// The log's files, oldest first. Opened newest first: a rotation meanwhile shows one of them twice,
-/// but hides none.
+/// The log's files, oldest first: all of them, also while they are being rotated.
+///
+/// A rotation renames the oldest first, so that while it lasts one number is missing, and then makes
+/// a new `0`. A look goes the same way as the files do, from `0` upwards, and steps over one missing
+/// number: it may see a file twice, and misses none unless a whole rotation passed meanwhile, which
+/// shows as another `0`.
 fn parts(dir: &Path) -> io::Result<VecDeque<Part>> {
+    loop {
+        let before = inode(&format::file(dir, 0))?;
+        let parts = look(dir)?;
+        if parts.is_empty() {
+            fs::metadata(dir)?; // no log yet is not the same as no container
+        }
+        if inode(&format::file(dir, 0))? == before {
+            return Ok(parts);
+        }
+    }
+}
+
+fn look(dir: &Path) -> io::Result<VecDeque<Part>> {
     let mut parts: VecDeque<Part> = VecDeque::new();
+    let mut missing = 0;
     for n in 0.. {
         match File::open(format::file(dir, n)) {
             Ok(file) => {
+                missing = 0;
                 let inode = file.metadata()?.ino();
                 if parts.iter().all(|p| p.inode != inode) {
                     parts.push_front(Part { file, inode });
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => missing += 1,
             Err(e) => return Err(e),
         }
-    }
-    if parts.is_empty() {
-        fs::metadata(dir)?; // no log yet is not the same as no container
+        if missing == 2 {
+            break;
+        }
     }
     Ok(parts)
+}
+
+/// Which file a path leads to now; `None` if to none.
+fn inode(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Renames as the supervisor's writer does, as fast as it can.
+    fn rotate(dir: &Path, files: u32, content: u32) {
+        for n in (0..files).rev() {
+            let _missing = fs::rename(format::file(dir, n), format::file(dir, n + 1));
+        }
+        fs::write(format::file(dir, 0), content.to_string()).expect("write");
+    }
+
+    fn seen(dir: &Path) -> Vec<u32> {
+        let read = |mut part: Part| {
+            let mut text = String::new();
+            part.file.read_to_string(&mut text).expect("read");
+            text.parse().ok() // a file that has just been made is empty
+        };
+        parts(dir).expect("parts").into_iter().filter_map(read).collect()
+    }
+
+    #[test]
+    fn a_look_during_rotations_misses_no_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        (0..12).for_each(|content| rotate(dir.path(), 12, content));
+        let path = dir.path().to_owned();
+        let writer = std::thread::spawn(move || (12..3_000).for_each(|content| rotate(&path, 12, content)));
+        while !writer.is_finished() {
+            let seen = seen(dir.path());
+            assert!(seen.len() >= 10, "{seen:?}");
+            assert!(seen.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seen:?}");
+        }
+        writer.join().expect("the writer does not panic");
+    }
 }
