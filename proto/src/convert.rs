@@ -3,6 +3,8 @@
 
 mod assignment;
 mod cluster;
+mod network;
+mod network_set;
 mod node;
 mod object;
 mod policy;

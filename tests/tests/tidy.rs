@@ -26,8 +26,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide, and every crate of others that they may use: none that reaches outside.
-const PURE: &[(&str, &[&str])] =
-    &[("types", &["thiserror"]), ("manager/core", &["rpds", "thiserror"]), ("worker/core", &["thiserror"])];
+const PURE: &[(&str, &[&str])] = &[
+    ("types", &["ipnet", "thiserror"]),
+    ("manager/core", &["ipnet", "rpds", "thiserror"]),
+    ("worker/core", &["ipnet", "thiserror"]),
+];
 
 /// Lines before its tests at which a file is asked a question.
 const LONG_FILE: usize = 400;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::defaults;
 use crate::id::{ClusterId, NodeId};
 use crate::meta::{Annotations, Meta};
@@ -22,6 +24,10 @@ pub struct Cluster {
     pub root_ca: RootCa,
     /// What a node shows to be let in.
     pub join_tokens: JoinTokens,
+    /// Grows each time that the nodes are to make other tunnel keys.
+    pub key_epoch: u64,
+    /// When it grew last.
+    pub key_epoch_at: Timestamp,
     /// Removed nodes whose certificates may not have expired yet, and when they will have.
     pub removed_nodes: BTreeMap<NodeId, Timestamp>,
 }
@@ -41,6 +47,14 @@ pub struct ClusterSpec {
     pub snapshot_interval: u64,
     /// Old snapshots kept beside the newest.
     pub max_snapshots: u64,
+    /// Where subnets of networks come from that name none.
+    pub address_pools: Vec<IpNet>,
+    /// Prefix length of those subnets.
+    pub subnet_size: u8,
+    /// UDP port of VXLAN.
+    pub data_path_port: u16,
+    /// Time after which nodes make other keys for their tunnels.
+    pub key_rotation: Duration,
 }
 
 impl Default for ClusterSpec {
@@ -52,6 +66,10 @@ impl Default for ClusterSpec {
             cert_expiry: defaults::CERT_EXPIRY,
             snapshot_interval: defaults::SNAPSHOT_INTERVAL,
             max_snapshots: 0,
+            address_pools: vec![defaults::address_pool()],
+            subnet_size: defaults::SUBNET_SIZE,
+            data_path_port: defaults::DATA_PATH_PORT,
+            key_rotation: defaults::KEY_ROTATION,
         }
     }
 }

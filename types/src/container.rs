@@ -41,6 +41,8 @@ pub enum ContainerNetwork {
     /// Its own, with nothing but loopback.
     #[default]
     Loopback,
+    /// Its own, with a way out through the node.
+    Bridge,
     /// The node's.
     Host,
 }

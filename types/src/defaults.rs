@@ -37,3 +37,33 @@ pub const FAILURE_WINDOW: Duration = Duration::from_secs(300);
 pub const MAX_REPLICAS: u64 = 10_000_000;
 /// Managers that one cluster may have: each more makes every write slower, and three or five are enough.
 pub const MAX_MANAGERS: usize = 7;
+
+/// Where subnets come from (Swarm's pool).
+pub fn address_pool() -> ipnet::IpNet {
+    ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8))
+}
+/// Subnet of the ingress network, unless it is made with another one. Swarm's holds 253 tasks; this
+/// one 65 thousand.
+pub fn ingress_subnet() -> ipnet::IpNet {
+    ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 255, 0, 0), 16))
+}
+/// Addresses of the nodes in the tunnel: this and the node's number.
+pub fn tunnel_net() -> ipnet::Ipv4Net {
+    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 127, 0, 0), 16)
+}
+/// Prefix length of subnets from the pools.
+pub const SUBNET_SIZE: u8 = 24;
+/// UDP port of VXLAN.
+pub const DATA_PATH_PORT: u16 = 4789;
+/// UDP port of the tunnel.
+pub const TUNNEL_PORT: u16 = 4790;
+/// Life of the tunnels' keys.
+pub const KEY_ROTATION: Duration = Duration::from_secs(12 * 3600);
+/// Time before a freed address may be given out again.
+pub const ADDRESS_QUARANTINE: Duration = Duration::from_secs(10);
+/// Published ports that the managers choose from.
+pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// Least VXLAN network identifier.
+pub const FIRST_VNI: u32 = 4096;
+/// A task that is to stop waits at most so long until every node has taken it out of its rules.
+pub const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);

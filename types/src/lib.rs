@@ -17,10 +17,14 @@ pub mod service;
 pub mod task;
 pub mod task_state;
 
+pub mod endpoint;
+pub mod network;
+
 pub mod cluster;
 pub mod node;
 
 pub mod assignment;
+pub mod network_set;
 
 pub mod defaults;
 pub mod valid;

@@ -1,5 +1,7 @@
 //! A node: a machine that belongs to the cluster.
 
+use std::net::IpAddr;
+
 use crate::id::NodeId;
 use crate::meta::{Annotations, Labels, Meta};
 use crate::placement::Platform;
@@ -21,6 +23,10 @@ pub struct Node {
     pub status: NodeStatus,
     /// The role that it has now: the one in its certificate. Follows `spec.role`.
     pub role: Role,
+    /// Its number on the networks, from 1; 0 until it has one.
+    pub index: u16,
+    /// Its own addresses on the ingress network.
+    pub entry: Vec<IpAddr>,
     /// Its membership of the managers' Raft group, if it is a manager.
     pub manager: Option<ManagerMembership>,
 }
@@ -92,8 +98,23 @@ pub struct NodeDescription {
     pub engine_version: String,
     /// Labels from the daemon's own settings. Not to be trusted: the node says them of itself.
     pub engine_labels: Labels,
+    /// Its end of the networks.
+    pub network: NetworkDescription,
     /// Limits that the machine cannot enforce (`cpu`, `memory`, `pids`).
     pub missing_controllers: Vec<String>,
+}
+
+/// What an agent tells of its end of the networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkDescription {
+    /// Public keys of its tunnel in base64, the one to be used first; two while it changes them.
+    pub keys: Vec<String>,
+    /// UDP port of its tunnel; 0: it has none.
+    pub tunnel_port: u16,
+    /// What encrypts: `kernel`, `user space`, or empty if nothing can.
+    pub encryption: String,
+    /// The address for the traffic of networks (`--data-path-addr`); none: the one it is seen under.
+    pub data_addr: Option<IpAddr>,
 }
 
 /// Whether a node answers.

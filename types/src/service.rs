@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::endpoint::{Endpoint, EndpointSpec};
 use crate::id::ServiceId;
 use crate::meta::{Annotations, Meta};
 use crate::policy::UpdatePolicy;
@@ -21,6 +22,8 @@ pub struct Service {
     pub spec_version: u64,
     /// The spec before the last change: what a rollback returns to.
     pub previous_spec: Option<Box<ServiceSpec>>,
+    /// Its virtual addresses and published ports. Written by the allocator.
+    pub endpoint: Endpoint,
     /// How the last change is getting on.
     pub update_status: Option<UpdateStatus>,
 }
@@ -36,6 +39,8 @@ pub struct ServiceSpec {
     pub mode: Mode,
     /// How a change of `task` is rolled out.
     pub update: UpdatePolicy,
+    /// How it is reached.
+    pub endpoint: EndpointSpec,
 }
 
 /// How many tasks a service has.

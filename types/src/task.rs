@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use crate::container::ContainerSpec;
+use crate::endpoint::Port;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::meta::{Annotations, Meta};
+use crate::network::{Attachment, AttachmentSpec};
 use crate::placement::Placement;
 use crate::policy::RestartPolicy;
 use crate::resources::Requirements;
@@ -23,6 +25,8 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     /// Where it may run.
     pub placement: Placement,
+    /// The networks that it is on.
+    pub networks: Vec<AttachmentSpec>,
     /// Changed by `service update --force`: another number makes another task.
     pub force_update: u64,
 }
@@ -48,6 +52,9 @@ pub struct Task {
     pub spec_version: u64,
     /// The furthest state that it may reach now; only grows.
     pub desired_state: TaskState,
+    /// Its addresses: one entry for each of its networks, the ingress network last if it has to have
+    /// one there (a way out, or published ports). Written by the allocator before a node is chosen.
+    pub attachments: Vec<Attachment>,
     /// What was observed last; its state only grows.
     pub status: TaskStatus,
     /// Which restarts came before it.
@@ -84,6 +91,8 @@ pub struct ContainerStatus {
     pub exit_code: i32,
     /// It was killed for using more memory than its limit.
     pub oom_killed: bool,
+    /// Its host-mode ports, each with the port that the node gave it.
+    pub ports: Vec<Port>,
 }
 
 /// Which restarts came before a task, in its slot and for its spec. Travels from task to

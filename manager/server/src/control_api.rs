@@ -108,6 +108,32 @@ impl v1::control_server::Control for ControlApi {
     ) -> Answer<v1::RemoveServiceResponse> {
         answer(service::remove(&self.shared, r.into_inner()).await)
     }
+    async fn create_network(
+        &self,
+        _r: Request<v1::CreateNetworkRequest>,
+    ) -> Answer<v1::CreateNetworkResponse> {
+        Err(tonic::Status::unimplemented("networks"))
+    }
+    async fn list_networks(&self, _r: Request<v1::ListNetworksRequest>) -> Answer<v1::ListNetworksResponse> {
+        Err(tonic::Status::unimplemented("networks"))
+    }
+    async fn get_network(&self, _r: Request<v1::GetNetworkRequest>) -> Answer<v1::GetNetworkResponse> {
+        Err(tonic::Status::unimplemented("networks"))
+    }
+    async fn remove_network(
+        &self,
+        _r: Request<v1::RemoveNetworkRequest>,
+    ) -> Answer<v1::RemoveNetworkResponse> {
+        Err(tonic::Status::unimplemented("networks"))
+    }
+    type CheckNetworksStream =
+        futures::stream::BoxStream<'static, Result<v1::NodeNetworkCheck, tonic::Status>>;
+    async fn check_networks(
+        &self,
+        _r: Request<v1::CheckNetworksRequest>,
+    ) -> Answer<Self::CheckNetworksStream> {
+        Err(tonic::Status::unimplemented("networks"))
+    }
     async fn list_tasks(&self, r: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
         answer(task::list(&self.shared, &self.view().await?, &r.into_inner()))
     }

@@ -206,6 +206,14 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
         Ok(Response::new(v1::UpdateTaskStatusResponse {}))
     }
 
+    async fn update_network_status(
+        &self,
+        request: Request<v1::UpdateNetworkStatusRequest>,
+    ) -> Result<Response<v1::UpdateNetworkStatusResponse>, Status> {
+        let (_node, _session) = self.session_of(&request, &request.get_ref().session_id)?;
+        Ok(Response::new(v1::UpdateNetworkStatusResponse {}))
+    }
+
     async fn goodbye(
         &self,
         request: Request<v1::GoodbyeRequest>,

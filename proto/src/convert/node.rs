@@ -5,6 +5,7 @@ use swarm_types::node::{
 };
 use swarm_types::time::Timestamp;
 
+use super::network::{addrs, short, texts};
 use super::{Malformed, id, nested, required};
 use crate::v1;
 use v1::node_status::State;
@@ -82,6 +83,7 @@ impl From<&NodeDescription> for v1::NodeDescription {
             engine_version: d.engine_version.clone(),
             engine_labels: d.engine_labels.clone(),
             missing_controllers: d.missing_controllers.clone(),
+            network: Some((&d.network).into()),
         }
     }
 }
@@ -96,6 +98,7 @@ impl TryFrom<v1::NodeDescription> for NodeDescription {
             engine_version: d.engine_version,
             engine_labels: d.engine_labels,
             missing_controllers: d.missing_controllers,
+            network: d.network.map(TryFrom::try_from).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -120,6 +123,8 @@ impl From<&Node> for v1::Node {
                 since_ms: n.status.since.0,
             }),
             role: v1::Role::from(n.role).into(),
+            index: n.index.into(),
+            entry: texts(&n.entry),
             manager: n
                 .manager
                 .as_ref()
@@ -156,6 +161,8 @@ impl TryFrom<v1::Node> for Node {
             description: nested(n.description, "description")?,
             status: nested(n.status, "status")?,
             role: role(n.role, "role")?,
+            index: short(n.index, "index")?,
+            entry: addrs(&n.entry, "entry")?,
             manager: n.manager.map(|m| ManagerMembership { raft_id: m.raft_id, addr: m.addr }),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use swarm_types::endpoint::{Endpoint, EndpointSpec};
 use swarm_types::service::{Mode, Service, ServiceSpec, UpdateState, UpdateStatus};
 use swarm_types::time::Timestamp;
 
@@ -19,6 +20,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
                 Mode::Global => WireMode::Global(v1::GlobalMode {}),
             }),
             update: Some((&s.update).into()),
+            endpoint: Some((&s.endpoint).into()),
         }
     }
 }
@@ -34,6 +36,10 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 WireMode::Global(_) => Mode::Global,
             },
             update: nested(s.update, "update")?,
+            endpoint: match s.endpoint {
+                Some(endpoint) => EndpointSpec::try_from(endpoint).map_err(|e| e.within("endpoint"))?,
+                None => EndpointSpec::default(),
+            },
         })
     }
 }
@@ -47,6 +53,7 @@ impl From<&Service> for v1::Service {
             spec_version: s.spec_version,
             previous_spec: s.previous_spec.as_deref().map(Into::into),
             update_status: s.update_status.as_ref().map(Into::into),
+            endpoint: Some((&s.endpoint).into()),
         }
     }
 }
@@ -63,6 +70,7 @@ impl TryFrom<v1::Service> for Service {
             spec_version: s.spec_version,
             previous_spec: previous.transpose()?.map(Box::new),
             update_status: s.update_status.map(UpdateStatus::try_from).transpose()?,
+            endpoint: s.endpoint.map(Endpoint::try_from).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use swarm_types::container::{ContainerNetwork, ContainerSpec, Mount, MountKind, Propagation};
 use swarm_types::meta::Annotations;
+use swarm_types::network::{Attachment, AttachmentSpec};
 use swarm_types::placement::{Constraint, Placement, Platform};
 use swarm_types::resources::{Limits, Requirements, Resources};
 use swarm_types::task::{Attempt, ContainerStatus, Task, TaskSpec, TaskStatus};
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
 
+use super::network::ports;
 use super::{Malformed, id, ms, nested, required};
 use crate::v1;
 use v1::mount::Kind;
@@ -28,6 +30,7 @@ impl From<&TaskSpec> for v1::TaskSpec {
             restart: Some((&s.restart).into()),
             placement: Some((&s.placement).into()),
             force_update: s.force_update,
+            networks: s.networks.iter().map(Into::into).collect(),
         }
     }
 }
@@ -36,6 +39,7 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
     type Error = Malformed;
     fn try_from(s: v1::TaskSpec) -> Result<Self, Malformed> {
         let limits = required(s.limits, "limits")?;
+        let networks: Result<_, Malformed> = s.networks.into_iter().map(AttachmentSpec::try_from).collect();
         Ok(TaskSpec {
             container: nested(s.container, "container")?,
             resources: Requirements {
@@ -49,6 +53,7 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
             restart: nested(s.restart, "restart")?,
             placement: nested(s.placement, "placement")?,
             force_update: s.force_update,
+            networks: networks.map_err(|e| e.within("networks"))?,
         })
     }
 }
@@ -103,6 +108,7 @@ impl From<&ContainerSpec> for v1::ContainerSpec {
     fn from(c: &ContainerSpec) -> Self {
         let network = match c.network {
             ContainerNetwork::Loopback => v1::ContainerNetwork::Loopback,
+            ContainerNetwork::Bridge => v1::ContainerNetwork::Bridge,
             ContainerNetwork::Host => v1::ContainerNetwork::Host,
         };
         v1::ContainerSpec {
@@ -143,6 +149,7 @@ impl TryFrom<v1::ContainerSpec> for ContainerSpec {
             read_only: c.read_only,
             network: match network {
                 v1::ContainerNetwork::Loopback => ContainerNetwork::Loopback,
+                v1::ContainerNetwork::Bridge => ContainerNetwork::Bridge,
                 v1::ContainerNetwork::Host => ContainerNetwork::Host,
             },
         })
@@ -207,6 +214,7 @@ pub(super) fn without_spec(t: &Task) -> v1::Task {
         attempt_count: t.attempt.count,
         attempt_window_start_ms: t.attempt.window_start.0,
         start_after_ms: t.start_after.0,
+        attachments: t.attachments.iter().map(Into::into).collect(),
     }
 }
 
@@ -220,6 +228,7 @@ impl TryFrom<v1::Task> for Task {
 
 /// The task that `wire`, which has no spec, and `spec` make.
 pub(super) fn with_spec(t: v1::Task, spec: Arc<TaskSpec>) -> Result<Task, Malformed> {
+    let attachments: Result<_, Malformed> = t.attachments.into_iter().map(Attachment::try_from).collect();
     Ok(Task {
         id: id(&t.id, "id")?,
         meta: required(t.meta, "meta")?.into(),
@@ -236,6 +245,7 @@ pub(super) fn with_spec(t: v1::Task, spec: Arc<TaskSpec>) -> Result<Task, Malfor
         status: nested(t.status, "status")?,
         attempt: Attempt { count: t.attempt_count, window_start: Timestamp(t.attempt_window_start_ms) },
         start_after: Timestamp(t.start_after_ms),
+        attachments: attachments.map_err(|e| e.within("attachments"))?,
     })
 }
 
@@ -256,9 +266,20 @@ impl From<&TaskStatus> for v1::TaskStatus {
                 pid: c.pid,
                 exit_code: c.exit_code,
                 oom_killed: c.oom_killed,
+                ports: c.ports.iter().map(Into::into).collect(),
             }),
         }
     }
+}
+
+fn container_status(c: v1::ContainerStatus) -> Result<ContainerStatus, Malformed> {
+    Ok(ContainerStatus {
+        container_id: c.container_id,
+        pid: c.pid,
+        exit_code: c.exit_code,
+        oom_killed: c.oom_killed,
+        ports: ports(c.ports).map_err(|e| e.within("container"))?,
+    })
 }
 
 impl TryFrom<v1::TaskStatus> for TaskStatus {
@@ -270,12 +291,7 @@ impl TryFrom<v1::TaskStatus> for TaskStatus {
             applied_at: Timestamp(s.applied_at_ms),
             message: s.message,
             err: s.err,
-            container: s.container.map(|c| ContainerStatus {
-                container_id: c.container_id,
-                pid: c.pid,
-                exit_code: c.exit_code,
-                oom_killed: c.oom_killed,
-            }),
+            container: s.container.map(container_status).transpose()?,
         })
     }
 }

@@ -17,6 +17,8 @@ pub struct ServiceSpec {
     pub task: ::core::option::Option<TaskSpec>,
     #[prost(message, optional, tag = "5")]
     pub update: ::core::option::Option<UpdatePolicy>,
+    #[prost(message, optional, tag = "6")]
+    pub endpoint: ::core::option::Option<EndpointSpec>,
     #[prost(oneof = "service_spec::Mode", tags = "3, 4")]
     pub mode: ::core::option::Option<service_spec::Mode>,
 }
@@ -29,6 +31,279 @@ pub mod service_spec {
         #[prost(message, tag = "4")]
         Global(super::GlobalMode),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EndpointSpec {
+    #[prost(enumeration = "endpoint_spec::Mode", tag = "1")]
+    pub mode: i32,
+    #[prost(enumeration = "endpoint_spec::Balance", tag = "2")]
+    pub balance: i32,
+    #[prost(string, tag = "3")]
+    pub weight_label: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
+}
+/// Nested message and enum types in `EndpointSpec`.
+pub mod endpoint_spec {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        Vip = 0,
+        Dnsrr = 1,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Vip => "VIP",
+                Self::Dnsrr => "DNSRR",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "VIP" => Some(Self::Vip),
+                "DNSRR" => Some(Self::Dnsrr),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Balance {
+        Random = 0,
+        Sticky = 1,
+    }
+    impl Balance {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Random => "RANDOM",
+                Self::Sticky => "STICKY",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RANDOM" => Some(Self::Random),
+                "STICKY" => Some(Self::Sticky),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Port {
+    #[prost(enumeration = "port::Protocol", tag = "1")]
+    pub protocol: i32,
+    #[prost(uint32, tag = "2")]
+    pub target: u32,
+    #[prost(uint32, tag = "3")]
+    pub published: u32,
+    #[prost(enumeration = "port::Mode", tag = "4")]
+    pub mode: i32,
+    /// Empty: every address.
+    #[prost(string, tag = "5")]
+    pub host_ip: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `Port`.
+pub mod port {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Protocol {
+        Tcp = 0,
+        Udp = 1,
+        Sctp = 2,
+    }
+    impl Protocol {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Tcp => "TCP",
+                Self::Udp => "UDP",
+                Self::Sctp => "SCTP",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "TCP" => Some(Self::Tcp),
+                "UDP" => Some(Self::Udp),
+                "SCTP" => Some(Self::Sctp),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        Ingress = 0,
+        Host = 1,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Ingress => "INGRESS",
+                Self::Host => "HOST",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "INGRESS" => Some(Self::Ingress),
+                "HOST" => Some(Self::Host),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworkSpec {
+    #[prost(message, optional, tag = "1")]
+    pub annotations: ::core::option::Option<Annotations>,
+    #[prost(enumeration = "network_spec::Driver", tag = "2")]
+    pub driver: i32,
+    #[prost(message, repeated, tag = "3")]
+    pub subnets: ::prost::alloc::vec::Vec<SubnetSpec>,
+    #[prost(bool, tag = "4")]
+    pub ipv6: bool,
+    #[prost(bool, tag = "5")]
+    pub internal: bool,
+    #[prost(bool, tag = "6")]
+    pub attachable: bool,
+    #[prost(bool, tag = "7")]
+    pub not_encrypted: bool,
+    #[prost(bool, tag = "8")]
+    pub ingress: bool,
+    #[prost(uint32, tag = "9")]
+    pub mtu: u32,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// Nested message and enum types in `NetworkSpec`.
+pub mod network_spec {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Driver {
+        Overlay = 0,
+        Bridge = 1,
+        Macvlan = 2,
+    }
+    impl Driver {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Overlay => "OVERLAY",
+                Self::Bridge => "BRIDGE",
+                Self::Macvlan => "MACVLAN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OVERLAY" => Some(Self::Overlay),
+                "BRIDGE" => Some(Self::Bridge),
+                "MACVLAN" => Some(Self::Macvlan),
+                _ => None,
+            }
+        }
+    }
+}
+/// Addresses and subnets as text.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubnetSpec {
+    #[prost(string, tag = "1")]
+    pub subnet: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub range: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub reserved: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttachmentSpec {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicatedMode {
@@ -51,6 +326,8 @@ pub struct TaskSpec {
     pub placement: ::core::option::Option<Placement>,
     #[prost(uint64, tag = "6")]
     pub force_update: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub networks: ::prost::alloc::vec::Vec<AttachmentSpec>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerSpec {
@@ -323,12 +600,22 @@ pub struct ClusterSpec {
     pub snapshot_interval: u64,
     #[prost(uint64, tag = "6")]
     pub max_snapshots: u64,
+    /// Subnets as text. Zero or empty: the default.
+    #[prost(string, repeated, tag = "7")]
+    pub address_pools: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "8")]
+    pub subnet_size: u32,
+    #[prost(uint32, tag = "9")]
+    pub data_path_port: u32,
+    #[prost(uint64, tag = "10")]
+    pub key_rotation_ms: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ContainerNetwork {
     Loopback = 0,
     Host = 1,
+    Bridge = 2,
 }
 impl ContainerNetwork {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -339,6 +626,7 @@ impl ContainerNetwork {
         match self {
             Self::Loopback => "CONTAINER_NETWORK_LOOPBACK",
             Self::Host => "CONTAINER_NETWORK_HOST",
+            Self::Bridge => "CONTAINER_NETWORK_BRIDGE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -346,6 +634,7 @@ impl ContainerNetwork {
         match value {
             "CONTAINER_NETWORK_LOOPBACK" => Some(Self::Loopback),
             "CONTAINER_NETWORK_HOST" => Some(Self::Host),
+            "CONTAINER_NETWORK_BRIDGE" => Some(Self::Bridge),
             _ => None,
         }
     }
@@ -428,6 +717,23 @@ pub struct Service {
     pub previous_spec: ::core::option::Option<ServiceSpec>,
     #[prost(message, optional, tag = "6")]
     pub update_status: ::core::option::Option<UpdateStatus>,
+    #[prost(message, optional, tag = "7")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Endpoint {
+    #[prost(message, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
+    #[prost(message, repeated, tag = "2")]
+    pub vips: ::prost::alloc::vec::Vec<Addresses>,
+}
+/// Addresses on a network, as text.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Addresses {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub addrs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateStatus {
@@ -521,8 +827,19 @@ pub struct Task {
     pub attempt_window_start_ms: u64,
     #[prost(uint64, tag = "13")]
     pub start_after_ms: u64,
+    #[prost(message, repeated, tag = "14")]
+    pub attachments: ::prost::alloc::vec::Vec<Attachment>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attachment {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub addrs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskStatus {
     #[prost(uint32, tag = "1")]
     pub state: u32,
@@ -537,7 +854,7 @@ pub struct TaskStatus {
     #[prost(message, optional, tag = "6")]
     pub container: ::core::option::Option<ContainerStatus>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerStatus {
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
@@ -547,6 +864,8 @@ pub struct ContainerStatus {
     pub exit_code: i32,
     #[prost(bool, tag = "4")]
     pub oom_killed: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
@@ -564,6 +883,10 @@ pub struct Node {
     pub role: i32,
     #[prost(message, optional, tag = "7")]
     pub manager: ::core::option::Option<ManagerMembership>,
+    #[prost(uint32, tag = "8")]
+    pub index: u32,
+    #[prost(string, repeated, tag = "9")]
+    pub entry: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeDescription {
@@ -582,6 +905,19 @@ pub struct NodeDescription {
     >,
     #[prost(string, repeated, tag = "6")]
     pub missing_controllers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "7")]
+    pub network: ::core::option::Option<NetworkDescription>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkDescription {
+    #[prost(string, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "2")]
+    pub tunnel_port: u32,
+    #[prost(string, tag = "3")]
+    pub encryption: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub data_addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeStatus {
@@ -668,10 +1004,44 @@ pub struct Cluster {
         ::prost::alloc::string::String,
         u64,
     >,
+    #[prost(uint64, tag = "9")]
+    pub key_epoch: u64,
+    #[prost(uint64, tag = "10")]
+    pub key_epoch_at_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Network {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub meta: ::core::option::Option<Meta>,
+    #[prost(message, optional, tag = "3")]
+    pub spec: ::core::option::Option<NetworkSpec>,
+    #[prost(uint32, tag = "4")]
+    pub vni: u32,
+    #[prost(message, repeated, tag = "5")]
+    pub subnets: ::prost::alloc::vec::Vec<Subnet>,
+    /// Address, and when it was given back.
+    #[prost(btree_map = "string, uint64", tag = "6")]
+    pub released: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subnet {
+    #[prost(string, tag = "1")]
+    pub net: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub range: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub reserved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Object {
-    #[prost(oneof = "object::Object", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "object::Object", tags = "1, 2, 3, 4, 5")]
     pub object: ::core::option::Option<object::Object>,
 }
 /// Nested message and enum types in `Object`.
@@ -686,6 +1056,8 @@ pub mod object {
         Service(super::Service),
         #[prost(message, tag = "4")]
         Task(super::Task),
+        #[prost(message, tag = "5")]
+        Network(super::Network),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -846,6 +1218,24 @@ pub struct ImageInfo {
     pub created_at_ms: u64,
     #[prost(message, optional, tag = "6")]
     pub platform: ::core::option::Option<Platform>,
+}
+/// Something that a node could not make so, or found wrong.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkProblem {
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+/// A difference between what a node wants and what its kernel has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkDifference {
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub how: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod local_node_client {
@@ -1519,6 +1909,74 @@ pub struct RemoveServiceResponse {
     #[prost(string, tag = "1")]
     pub service_id: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateNetworkRequest {
+    #[prost(message, optional, tag = "1")]
+    pub spec: ::core::option::Option<NetworkSpec>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateNetworkResponse {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListNetworksRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListNetworksResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub networks: ::prost::alloc::vec::Vec<Network>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetNetworkRequest {
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetNetworkResponse {
+    #[prost(message, optional, tag = "1")]
+    pub network: ::core::option::Option<Network>,
+    /// Services on it, with their virtual addresses and ports.
+    #[prost(message, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<Service>,
+    /// Tasks on it that have not ended.
+    #[prost(message, repeated, tag = "3")]
+    pub tasks: ::prost::alloc::vec::Vec<Task>,
+    /// Nodes that take part in it, as they see one another.
+    #[prost(message, repeated, tag = "4")]
+    pub nodes: ::prost::alloc::vec::Vec<Node>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNetworkRequest {
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNetworkResponse {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckNetworksRequest {
+    /// Reference of a network; empty: all.
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeNetworkCheck {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub node_name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub differences: ::prost::alloc::vec::Vec<NetworkDifference>,
+    #[prost(message, repeated, tag = "4")]
+    pub problems: ::prost::alloc::vec::Vec<NetworkProblem>,
+    /// It could not be asked.
+    #[prost(string, tag = "5")]
+    pub error: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListTasksRequest {
     /// References; both empty: all tasks.
@@ -2142,6 +2600,127 @@ pub mod control_client {
                 .insert(GrpcMethod::new("swarm.v1.Control", "RemoveService"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn create_network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateNetworkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Control/CreateNetwork",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Control", "CreateNetwork"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_networks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNetworksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Control/ListNetworks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Control", "ListNetworks"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetNetworkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Control/GetNetwork",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Control", "GetNetwork"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNetworkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Control/RemoveNetwork",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Control", "RemoveNetwork"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks nodes to compare what they want with what they have; one message a node.
+        pub async fn check_networks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::NodeNetworkCheck>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Control/CheckNetworks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Control", "CheckNetworks"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         pub async fn list_tasks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTasksRequest>,
@@ -2428,6 +3007,48 @@ pub mod control_server {
             request: tonic::Request<super::RemoveServiceRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RemoveServiceResponse>,
+            tonic::Status,
+        >;
+        async fn create_network(
+            &self,
+            request: tonic::Request<super::CreateNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateNetworkResponse>,
+            tonic::Status,
+        >;
+        async fn list_networks(
+            &self,
+            request: tonic::Request<super::ListNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNetworksResponse>,
+            tonic::Status,
+        >;
+        async fn get_network(
+            &self,
+            request: tonic::Request<super::GetNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetNetworkResponse>,
+            tonic::Status,
+        >;
+        async fn remove_network(
+            &self,
+            request: tonic::Request<super::RemoveNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNetworkResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the CheckNetworks method.
+        type CheckNetworksStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::NodeNetworkCheck, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Asks nodes to compare what they want with what they have; one message a node.
+        async fn check_networks(
+            &self,
+            request: tonic::Request<super::CheckNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CheckNetworksStream>,
             tonic::Status,
         >;
         async fn list_tasks(
@@ -3162,6 +3783,232 @@ pub mod control_server {
                     };
                     Box::pin(fut)
                 }
+                "/swarm.v1.Control/CreateNetwork" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateNetworkSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::CreateNetworkRequest>
+                    for CreateNetworkSvc<T> {
+                        type Response = super::CreateNetworkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateNetworkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::create_network(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.v1.Control/ListNetworks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListNetworksSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::ListNetworksRequest>
+                    for ListNetworksSvc<T> {
+                        type Response = super::ListNetworksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListNetworksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::list_networks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListNetworksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.v1.Control/GetNetwork" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetNetworkSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::GetNetworkRequest>
+                    for GetNetworkSvc<T> {
+                        type Response = super::GetNetworkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetNetworkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::get_network(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.v1.Control/RemoveNetwork" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveNetworkSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RemoveNetworkRequest>
+                    for RemoveNetworkSvc<T> {
+                        type Response = super::RemoveNetworkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveNetworkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::remove_network(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.v1.Control/CheckNetworks" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckNetworksSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::CheckNetworksRequest>
+                    for CheckNetworksSvc<T> {
+                        type Response = super::NodeNetworkCheck;
+                        type ResponseStream = T::CheckNetworksStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckNetworksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::check_networks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckNetworksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/swarm.v1.Control/ListTasks" => {
                     #[allow(non_camel_case_types)]
                     struct ListTasksSvc<T: Control>(pub Arc<T>);
@@ -3572,7 +4419,7 @@ pub struct SessionRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionMessage {
-    #[prost(oneof = "session_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "session_message::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<session_message::Message>,
 }
 /// Nested message and enum types in `SessionMessage`.
@@ -3592,6 +4439,8 @@ pub mod session_message {
         /// The session is over; the reason is for people.
         #[prost(string, tag = "5")]
         Close(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        Networks(super::Networks),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3641,6 +4490,175 @@ pub mod assignment_change {
         Remove(::prost::alloc::string::String),
     }
 }
+/// What a node is told of the networks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Networks {
+    /// Absent: a complete set.
+    #[prost(uint64, optional, tag = "1")]
+    pub applies_to: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "2")]
+    pub results_in: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub changes: ::prost::alloc::vec::Vec<NetworkChange>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworkChange {
+    #[prost(oneof = "network_change::Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    pub change: ::core::option::Option<network_change::Change>,
+}
+/// Nested message and enum types in `NetworkChange`.
+pub mod network_change {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "1")]
+        PutSelf(super::SelfPart),
+        #[prost(message, tag = "2")]
+        PutPeer(super::Peer),
+        #[prost(string, tag = "3")]
+        RemovePeer(::prost::alloc::string::String),
+        #[prost(message, tag = "4")]
+        PutNetwork(super::NetworkPart),
+        #[prost(string, tag = "5")]
+        RemoveNetwork(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        PutEndpoint(super::TaskEndpoint),
+        /// `service` is empty.
+        #[prost(message, tag = "7")]
+        RemoveEndpoint(super::NetworkMember),
+        #[prost(message, tag = "8")]
+        PutService(super::ServiceEndpoint),
+        /// `task` is empty.
+        #[prost(message, tag = "9")]
+        RemoveService(super::NetworkMember),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkMember {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub task: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub service: ::prost::alloc::string::String,
+}
+/// Addresses are text.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SelfPart {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(string, tag = "3")]
+    pub addr: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub entry: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "5")]
+    pub data_port: u32,
+    #[prost(uint64, tag = "6")]
+    pub key_epoch: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Peer {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(string, tag = "3")]
+    pub addr: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub entry: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "6")]
+    pub tunnel_port: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NetworkPart {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "network_spec::Driver", tag = "3")]
+    pub driver: i32,
+    #[prost(uint32, tag = "4")]
+    pub vni: u32,
+    #[prost(message, repeated, tag = "5")]
+    pub subnets: ::prost::alloc::vec::Vec<SubnetGateway>,
+    #[prost(bool, tag = "6")]
+    pub internal: bool,
+    #[prost(bool, tag = "7")]
+    pub ingress: bool,
+    #[prost(bool, tag = "8")]
+    pub encrypted: bool,
+    #[prost(uint32, tag = "9")]
+    pub mtu: u32,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubnetGateway {
+    #[prost(string, tag = "1")]
+    pub net: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskEndpoint {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub service_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub addrs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "7")]
+    pub serving: bool,
+    #[prost(uint32, tag = "8")]
+    pub weight: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServiceEndpoint {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "endpoint_spec::Mode", tag = "5")]
+    pub mode: i32,
+    #[prost(enumeration = "endpoint_spec::Balance", tag = "6")]
+    pub balance: i32,
+    #[prost(string, repeated, tag = "7")]
+    pub vips: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "8")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateNetworkStatusRequest {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    /// `results_in` of the set that the kernel agrees with.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    /// All that there are now.
+    #[prost(message, repeated, tag = "3")]
+    pub problems: ::prost::alloc::vec::Vec<NetworkProblem>,
+    /// The node's end of the networks, if it changed since the session began (other keys).
+    #[prost(message, optional, tag = "4")]
+    pub description: ::core::option::Option<NetworkDescription>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateNetworkStatusResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatRequest {
     #[prost(string, tag = "1")]
@@ -3658,7 +4676,7 @@ pub struct UpdateTaskStatusRequest {
     #[prost(message, repeated, tag = "2")]
     pub updates: ::prost::alloc::vec::Vec<TaskStatusUpdate>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskStatusUpdate {
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
@@ -3678,7 +4696,7 @@ pub struct GoodbyeResponse {}
 pub struct Command {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(oneof = "command::Command", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
@@ -3698,6 +4716,8 @@ pub mod command {
         ListImages(super::ListNodeImages),
         #[prost(message, tag = "7")]
         RemoveImage(super::RemoveNodeImage),
+        #[prost(message, tag = "8")]
+        CheckNetworks(super::CheckNodeNetworks),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3721,6 +4741,12 @@ pub struct PullImage {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodeImages {}
+/// Compare wanted and actual; the network with this id, or all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckNodeNetworks {
+    #[prost(string, tag = "1")]
+    pub network_id: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNodeImage {
     #[prost(string, tag = "1")]
@@ -3763,6 +4789,11 @@ pub struct ReportCommandRequest {
     /// Answer of `ListNodeImages`.
     #[prost(message, repeated, tag = "7")]
     pub images: ::prost::alloc::vec::Vec<ImageInfo>,
+    /// Answer of `CheckNodeNetworks`.
+    #[prost(message, repeated, tag = "8")]
+    pub differences: ::prost::alloc::vec::Vec<NetworkDifference>,
+    #[prost(message, repeated, tag = "9")]
+    pub problems: ::prost::alloc::vec::Vec<NetworkProblem>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportCommandResponse {}
@@ -3943,6 +4974,31 @@ pub mod dispatcher_client {
                 .insert(GrpcMethod::new("swarm.v1.Dispatcher", "UpdateTaskStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// The kernel agrees with the networks' set of this number, but for these problems.
+        pub async fn update_network_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateNetworkStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateNetworkStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.v1.Dispatcher/UpdateNetworkStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.v1.Dispatcher", "UpdateNetworkStatus"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The node is leaving or shutting down for good: it is Down at once.
         pub async fn goodbye(
             &mut self,
@@ -4084,6 +5140,14 @@ pub mod dispatcher_server {
             request: tonic::Request<super::UpdateTaskStatusRequest>,
         ) -> std::result::Result<
             tonic::Response<super::UpdateTaskStatusResponse>,
+            tonic::Status,
+        >;
+        /// The kernel agrees with the networks' set of this number, but for these problems.
+        async fn update_network_status(
+            &self,
+            request: tonic::Request<super::UpdateNetworkStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateNetworkStatusResponse>,
             tonic::Status,
         >;
         /// The node is leaving or shutting down for good: it is Down at once.
@@ -4319,6 +5383,52 @@ pub mod dispatcher_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateTaskStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.v1.Dispatcher/UpdateNetworkStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateNetworkStatusSvc<T: Dispatcher>(pub Arc<T>);
+                    impl<
+                        T: Dispatcher,
+                    > tonic::server::UnaryService<super::UpdateNetworkStatusRequest>
+                    for UpdateNetworkStatusSvc<T> {
+                        type Response = super::UpdateNetworkStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateNetworkStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Dispatcher>::update_network_status(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateNetworkStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5664,7 +6774,7 @@ pub struct Requirement {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Key {
-    #[prost(oneof = "key::Key", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "key::Key", tags = "1, 2, 3, 4, 5")]
     pub key: ::core::option::Option<key::Key>,
 }
 /// Nested message and enum types in `Key`.
@@ -5679,11 +6789,13 @@ pub mod key {
         Service(::prost::alloc::string::String),
         #[prost(string, tag = "4")]
         Task(::prost::alloc::string::String),
+        #[prost(string, tag = "5")]
+        Network(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Change {
-    #[prost(oneof = "change::Change", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "change::Change", tags = "1, 2, 3, 4, 5, 6")]
     pub change: ::core::option::Option<change::Change>,
 }
 /// Nested message and enum types in `Change`.
@@ -5700,6 +6812,8 @@ pub mod change {
         PutTask(super::PutTask),
         #[prost(message, tag = "5")]
         Delete(super::Key),
+        #[prost(message, tag = "6")]
+        PutNetwork(super::Network),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -73,6 +73,7 @@ async fn image_command(
             images: images.list().await?.iter().map(wire_image).collect(),
             ..Default::default()
         }),
+        Command::CheckNetworks(_) => Err(ExecError::Fatal("networks cannot be checked yet".into())),
         Command::StreamLogs(_) | Command::Cancel(_) => {
             Err(ExecError::Fatal("a command for another place".into()))
         }

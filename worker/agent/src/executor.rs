@@ -5,14 +5,18 @@
 //! operation leaves nothing that a later `remove` of the same task would not clean up.
 //! Operations of one task never overlap; those of different tasks run side by side.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use swarm_types::id::{NodeId, TaskId};
-use swarm_types::node::NodeDescription;
+use swarm_types::id::{NetworkId, NodeId, TaskId};
+use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
+use swarm_types::node::{NetworkDescription, NodeDescription};
 use swarm_types::placement::Platform;
 use swarm_types::task::{ContainerStatus, Task};
 use swarm_types::time::Timestamp;
+use tokio::sync::watch;
 
 pub use swarm_worker_core::observed::{Exit, Found, FoundState};
 
@@ -54,6 +58,48 @@ pub trait Executor: Send + Sync + 'static {
 
     /// The images of this node.
     fn images(&self) -> &dyn ImageService;
+
+    /// The networks of this node. A task's own links are made by `prepare` and removed by `remove`.
+    fn networks(&self) -> &dyn NetworkService;
+}
+
+/// The networks of this node.
+pub trait NetworkService: Send + Sync {
+    /// From now on the kernel is to agree with `set`, and is kept so. Resolves when it does, as far as
+    /// it can: [`NetworkService::status`] says what it cannot. A later call overtakes an earlier one,
+    /// which then resolves with it. Nothing is torn down when the daemon stops.
+    fn apply(&self, set: Arc<NetworkSet>) -> BoxFuture<'_, ()>;
+    /// Differences between what is wanted and what the kernel has, on one network or all of them and
+    /// the host. Looks; repairs nothing.
+    fn check(&self, network: Option<NetworkId>) -> BoxFuture<'_, Result<Vec<NetworkDifference>, ExecError>>;
+    /// What cannot be made so, and this node's end of the networks (its keys); changes are to be
+    /// reported.
+    fn status(&self) -> watch::Receiver<NetworkStatus>;
+}
+
+/// How a node's networks are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkStatus {
+    /// What cannot be made so, or is wrong; sorted.
+    pub problems: Vec<NetworkProblem>,
+    /// The node's end of the networks.
+    pub description: NetworkDescription,
+}
+
+/// For executors without networks: everything is always as wanted.
+#[derive(Debug, Default)]
+pub struct NoNetworks(watch::Sender<NetworkStatus>);
+
+impl NetworkService for NoNetworks {
+    fn apply(&self, _set: Arc<NetworkSet>) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    fn check(&self, _network: Option<NetworkId>) -> BoxFuture<'_, Result<Vec<NetworkDifference>, ExecError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn status(&self) -> watch::Receiver<NetworkStatus> {
+        self.0.subscribe()
+    }
 }
 
 /// Why an operation failed: as much as core must know.

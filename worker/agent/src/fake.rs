@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::executor::{
     ExecError, Executor, Exit, Found, FoundState, ImageInfo, ImageService, LogLine, LogOptions, LogStream,
+    NetworkService, NoNetworks,
 };
 
 /// How tasks of an image behave. The default: everything works at once and runs until it is stopped.
@@ -62,6 +63,7 @@ pub struct FakeContainer {
 pub struct FakeExecutor {
     inner: Arc<Mutex<Inner>>,
     changes: watch::Sender<u64>,
+    networks: NoNetworks,
 }
 
 struct Inner {
@@ -93,7 +95,11 @@ impl FakeExecutor {
             next_pid: 1000,
             ticks: 0,
         };
-        Arc::new(Self { inner: Arc::new(Mutex::new(inner)), changes: watch::Sender::new(0) })
+        Arc::new(Self {
+            inner: Arc::new(Mutex::new(inner)),
+            changes: watch::Sender::new(0),
+            networks: NoNetworks::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -375,5 +381,8 @@ impl Executor for FakeExecutor {
 
     fn images(&self) -> &dyn ImageService {
         self
+    }
+    fn networks(&self) -> &dyn NetworkService {
+        &self.networks
     }
 }

@@ -219,6 +219,7 @@ impl Session {
                     AssignmentsMessage::try_from(wire).map_err(|e| self.malformed(e.to_string()))?;
                 self.tell(Event::Assigned(live.session, message)).await
             }
+            Some(Message::Networks(_)) => Ok(()),
             Some(Message::Command(command)) => {
                 self.command(live, command);
                 Ok(())

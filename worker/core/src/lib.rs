@@ -16,6 +16,8 @@ pub mod entry;
 pub mod observed;
 pub mod reporter;
 
+pub mod network;
+
 pub mod container;
 pub mod image_config;
 pub mod template;

@@ -20,7 +20,8 @@ use swarm_types::node::NodeDescription;
 use swarm_types::task::{ContainerStatus, Task};
 use swarm_types::time::{Clock, Timestamp};
 use swarm_worker_agent::executor::{
-    ExecError, Executor, Exit, Found, FoundState, ImageService, LogLine, LogOptions,
+    ExecError, Executor, Exit, Found, FoundState, ImageService, LogLine, LogOptions, NetworkService,
+    NoNetworks,
 };
 use swarm_worker_core::container::{ContainerPlan, plan};
 use swarm_worker_core::image_config::{ImageConfig, Process, merge};
@@ -81,6 +82,7 @@ pub struct RuntimeExecutor {
     /// Set by the daemon once the node has an id: for templates and labels.
     node: std::sync::RwLock<NodeId>,
     description: NodeDescription,
+    networks: NoNetworks,
 }
 
 impl RuntimeExecutor {
@@ -105,7 +107,15 @@ impl RuntimeExecutor {
         let files = Files::open(dir.clone()).map_err(|e| ExecutorError::Folder(dir, e))?;
         let description = describe::describe(&settings, containers.controllers());
         let node = std::sync::RwLock::new(NodeId::default());
-        Ok(RuntimeExecutor { settings, containers, images, files, node, description })
+        Ok(RuntimeExecutor {
+            settings,
+            containers,
+            images,
+            files,
+            node,
+            description,
+            networks: NoNetworks::default(),
+        })
     }
 
     fn facts(&self) -> NodeFacts {
@@ -234,6 +244,9 @@ impl Executor for RuntimeExecutor {
     fn logs(&self, task: TaskId, options: LogOptions) -> BoxStream<'static, Result<LogLine, ExecError>> {
         logs::stream(self.containers.clone(), task, options)
     }
+    fn networks(&self) -> &dyn NetworkService {
+        &self.networks
+    }
     fn images(&self) -> &dyn ImageService {
         &self.images
     }
@@ -331,7 +344,7 @@ fn config(plan: &ContainerPlan, process: Process, image: &Image, files: Vec<File
             pids: plan.limits.pids,
         },
         network: match plan.network {
-            ContainerNetwork::Loopback => Network::None,
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge => Network::None,
             ContainerNetwork::Host => Network::Host,
         },
         // Checked when the spec was accepted; an image may still name one that is none.

@@ -26,7 +26,7 @@ impl Files {
         fs::create_dir_all(&dir)?;
         let name = &plan.hostname;
         let (hosts, resolv) = match plan.network {
-            ContainerNetwork::Loopback => (own_hosts(name), String::new()),
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge => (own_hosts(name), String::new()),
             ContainerNetwork::Host => (read("/etc/hosts")?, read("/etc/resolv.conf")?),
         };
         let contents = [("hosts", hosts), ("hostname", format!("{name}\n")), ("resolv.conf", resolv)];
