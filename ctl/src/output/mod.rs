@@ -5,6 +5,8 @@ pub(crate) mod human;
 pub(crate) mod inspect;
 pub(crate) mod json;
 pub(crate) mod listing;
+pub(crate) mod network;
+pub(crate) mod port;
 pub(crate) mod pretty;
 pub(crate) mod table;
 pub(crate) mod template;
