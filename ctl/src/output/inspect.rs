@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use swarm_proto::v1;
-use swarm_types::container::{ContainerNetwork, ContainerSpec, Mount, MountKind};
-use swarm_types::endpoint::{Balance, EndpointSpec, Port};
-use swarm_types::id::NetworkId;
+use swarm_types::container::{ContainerSpec, Mount, MountKind};
 use swarm_types::meta::{Labels, Meta};
 use swarm_types::network::Network;
 use swarm_types::node::Node;
@@ -16,6 +13,8 @@ use swarm_types::resources::{Requirements, Resources};
 use swarm_types::service::{Mode, Service, ServiceSpec};
 use swarm_types::task::{Task, TaskSpec};
 
+use super::endpoint;
+
 /// A service; `networks` are those that it has addresses on, as far as they are known.
 pub(crate) fn service(service: &Service, networks: &[Network]) -> Value {
     let mut out = head(service.id, &service.meta);
@@ -23,7 +22,7 @@ pub(crate) fn service(service: &Service, networks: &[Network]) -> Value {
     if let Some(previous) = &service.previous_spec {
         out.insert("PreviousSpec".into(), spec(previous));
     }
-    out.insert("Endpoint".into(), endpoint(service, networks));
+    out.insert("Endpoint".into(), endpoint::service(service, networks));
     if let Some(status) = &service.update_status {
         let mut update = Map::new();
         update.insert("State".into(), status.state.as_str().into());
@@ -48,85 +47,8 @@ pub(crate) fn spec(spec: &ServiceSpec) -> Value {
             Mode::Global => json!({"Global": {}}),
         },
         "UpdateConfig": update(&spec.update),
-        "EndpointSpec": endpoint_spec(&spec.endpoint),
+        "EndpointSpec": endpoint::spec(&spec.endpoint),
     })
-}
-
-fn endpoint_spec(spec: &EndpointSpec) -> Value {
-    let mut out = Map::new();
-    out.insert("Mode".into(), spec.mode.as_str().into());
-    if spec.balance != Balance::default() {
-        out.insert("Balance".into(), spec.balance.as_str().into());
-    }
-    text(&mut out, "WeightLabel", &spec.weight_label);
-    if !spec.ports.is_empty() {
-        out.insert("Ports".into(), spec.ports.iter().map(port).collect());
-    }
-    Value::Object(out)
-}
-
-fn endpoint(service: &Service, networks: &[Network]) -> Value {
-    let mut out = Map::new();
-    out.insert("Spec".into(), endpoint_spec(&service.spec.endpoint));
-    let vips: Vec<Value> = service
-        .endpoint
-        .vips
-        .iter()
-        .flat_map(|(id, addrs)| addrs.iter().map(|addr| (*id, *addr)))
-        .map(|(id, addr)| json!({"NetworkID": id.as_str(), "Addr": cidr(networks, id, addr)}))
-        .collect();
-    if !service.endpoint.ports.is_empty() {
-        out.insert("Ports".into(), service.endpoint.ports.iter().map(port).collect());
-    }
-    if !vips.is_empty() {
-        out.insert("VirtualIPs".into(), vips.into());
-    }
-    Value::Object(out)
-}
-
-fn port(port: &Port) -> Value {
-    let mut out = Map::new();
-    out.insert("Protocol".into(), port.protocol.as_str().into());
-    out.insert("TargetPort".into(), port.target.into());
-    number(&mut out, "PublishedPort", port.published.into());
-    out.insert("PublishMode".into(), port.mode.as_str().into());
-    out.extend(port.host_ip.map(|ip| ("HostIP".to_owned(), ip.to_string().into())));
-    Value::Object(out)
-}
-
-/// The address with the prefix of its subnet, as Docker prints it; alone if the subnet is not known.
-fn cidr(networks: &[Network], id: NetworkId, addr: std::net::IpAddr) -> String {
-    let network = networks.iter().find(|network| network.id == id);
-    let subnet = network.and_then(|n| n.subnets.iter().find(|subnet| subnet.net.contains(&addr)));
-    match subnet.and_then(|subnet| IpNet::new(addr, subnet.net.prefix_len()).ok()) {
-        Some(net) => net.to_string(),
-        None => addr.to_string(),
-    }
-}
-
-/// A task's place on its networks.
-fn attachments(task: &Task, networks: &[Network]) -> Value {
-    let one = |a: &swarm_types::network::Attachment| {
-        let network = networks.iter().find(|network| network.id == a.network);
-        let mut about = Map::new();
-        about.insert("ID".into(), a.network.as_str().into());
-        if let Some(network) = network {
-            let annotations = &network.spec.annotations;
-            let driver = json!({"Name": network.spec.driver.as_str()});
-            let spec = json!({
-                "Name": annotations.name, "Labels": labels(&annotations.labels),
-                "DriverConfiguration": driver, "Ingress": network.spec.ingress,
-            });
-            about.insert("Spec".into(), spec);
-        }
-        let addrs = a.addrs.iter().map(|addr| cidr(networks, a.network, *addr));
-        let mut out = json!({"Network": about, "Addresses": addrs.collect::<Vec<_>>()});
-        if !a.aliases.is_empty() {
-            out["Aliases"] = json!(a.aliases);
-        }
-        out
-    };
-    task.attachments.iter().map(one).collect()
 }
 
 /// A task, and why nodes do not fit if it waits for one; `networks` are those that it is on, as far as
@@ -155,11 +77,14 @@ pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason], networks: &[Network]) 
     }
     let ports = task.status.container.as_ref().map(|c| c.ports.as_slice()).unwrap_or_default();
     if !ports.is_empty() {
-        status.insert("PortStatus".into(), json!({"Ports": ports.iter().map(port).collect::<Vec<_>>()}));
+        status.insert(
+            "PortStatus".into(),
+            json!({"Ports": ports.iter().map(endpoint::port).collect::<Vec<_>>()}),
+        );
     }
     out.insert("Status".into(), Value::Object(status));
     if !task.attachments.is_empty() {
-        out.insert("NetworksAttachments".into(), attachments(task, networks));
+        out.insert("NetworksAttachments".into(), endpoint::attachments(task, networks));
     }
     out.insert("DesiredState".into(), task.desired_state.as_str().into());
     out.insert("Attempt".into(), task.attempt.count.into());
@@ -191,7 +116,7 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
         "MissingControllers": about.missing_controllers,
     });
     out.insert("Description".into(), description);
-    out.insert("Network".into(), node_network(node));
+    out.insert("Network".into(), endpoint::node(node));
     let mut status = Map::new();
     status.insert("State".into(), node.status.state.as_str().into());
     text(&mut status, "Message", &node.status.message);
@@ -207,21 +132,6 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
         status.insert("Addr".into(), manager.addr.clone().into());
         out.insert("ManagerStatus".into(), Value::Object(status));
     }
-    Value::Object(out)
-}
-
-/// Its end of the networks. Docker has no such part.
-fn node_network(node: &Node) -> Value {
-    let about = &node.description.network;
-    let mut out = Map::new();
-    number(&mut out, "Index", node.index.into());
-    list(&mut out, "EntryAddrs", &node.entry.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let addr = about.data_addr.map_or_else(|| node.status.addr.clone(), |addr| addr.to_string());
-    text(&mut out, "DataPathAddr", &addr);
-    let encryption = if about.encryption.is_empty() { "none" } else { &about.encryption };
-    out.insert("Encryption".into(), encryption.into());
-    out.insert("TunnelKeys".into(), about.keys.len().into());
-    number(&mut out, "TunnelPort", about.tunnel_port.into());
     Value::Object(out)
 }
 
@@ -248,30 +158,11 @@ fn template(task: &TaskSpec) -> Value {
         "ForceUpdate": task.force_update,
         "Runtime": "container",
     });
-    let networks = networks(task);
+    let networks = endpoint::networks(task);
     if !networks.is_empty() {
         out["Networks"] = networks.into();
     }
     out
-}
-
-/// Those of the cluster by id, those of each node by name, as in Docker.
-fn networks(task: &TaskSpec) -> Vec<Value> {
-    let own = match task.container.network {
-        ContainerNetwork::Loopback => None,
-        ContainerNetwork::Bridge => Some(json!({"Target": "bridge"})),
-        ContainerNetwork::Host => Some(json!({"Target": "host"})),
-    };
-    let one = |attachment: &swarm_types::network::AttachmentSpec| {
-        let mut out = Map::new();
-        out.insert("Target".into(), attachment.network.as_str().into());
-        list(&mut out, "Aliases", &attachment.aliases);
-        if !attachment.options.is_empty() {
-            out.insert("DriverOpts".into(), labels(&attachment.options));
-        }
-        Value::Object(out)
-    };
-    own.into_iter().chain(task.networks.iter().map(one)).collect()
 }
 
 fn container(spec: &ContainerSpec) -> Value {
@@ -376,19 +267,19 @@ fn nanos(d: Duration) -> Value {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX).into()
 }
 
-fn text(out: &mut Map<String, Value>, key: &str, value: &str) {
+pub(super) fn text(out: &mut Map<String, Value>, key: &str, value: &str) {
     if !value.is_empty() {
         out.insert(key.into(), value.into());
     }
 }
 
-fn number(out: &mut Map<String, Value>, key: &str, value: u64) {
+pub(super) fn number(out: &mut Map<String, Value>, key: &str, value: u64) {
     if value > 0 {
         out.insert(key.into(), value.into());
     }
 }
 
-fn list(out: &mut Map<String, Value>, key: &str, values: &[String]) {
+pub(super) fn list(out: &mut Map<String, Value>, key: &str, values: &[String]) {
     if !values.is_empty() {
         out.insert(key.into(), values.into());
     }

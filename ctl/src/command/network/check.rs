@@ -116,7 +116,8 @@ mod tests {
             m1        -         port 8080/tcp                       held by nginx (pid 12)
             w1        front     route 10.0.1.13/32 via 10.200.0.3   missing
             w2        -         cannot be asked                     no answer within 5s
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
         expect![[r#"
             {"NodeID":"id-m1","Node":"m1","Kind":"problem","Place":"-","What":"port 8080/tcp","How":"held by nginx (pid 12)"}
             {"NodeID":"id-w1","Node":"w1","Kind":"difference","Place":"front","What":"route 10.0.1.13/32 via 10.200.0.3","How":"missing"}
@@ -128,7 +129,8 @@ mod tests {
             NODE      PLACE     WHAT            HOW
             m1        -         port 8080/tcp   held by nginx (pid 12)
             all 2 nodes agree
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]

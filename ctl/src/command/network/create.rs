@@ -185,7 +185,8 @@ mod tests {
                     "a": "1",
                     "b": ""
                 }
-            }"#]].assert_eq(&text);
+            }"#]]
+        .assert_eq(&text);
     }
 
     #[test]

@@ -148,7 +148,8 @@ mod tests {
                         ]
                     }
                 }
-            }"#]].assert_eq(&output::json::pretty(&verbose));
+            }"#]]
+        .assert_eq(&output::json::pretty(&verbose));
         assert!(object(&network, answer(), false).unwrap().get("Services").is_none());
     }
 }

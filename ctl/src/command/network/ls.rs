@@ -64,7 +64,7 @@ fn listing(networks: &[Network], filters: &Filters, whole: bool) -> Listing {
     let kept = networks.iter().filter(|network| fits(network, filters));
     let kept = kept.map(|network| (network.spec.annotations.name.as_str(), row(network, whole)));
     let mut rows: Vec<(&str, Row)> = own.chain(kept).collect();
-    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    rows.sort_by_key(|(name, _)| *name);
     Listing { columns: COLUMNS, rows: rows.into_iter().map(|(_, row)| row).collect() }
 }
 
@@ -157,7 +157,8 @@ mod tests {
             aaaaaaaaaaaa   ingress   overlay   swarm
             cccccccccccc   lan       macvlan   swarm
             none           none      null      local
-        "#]].assert_eq(&show(&[], None, false, false));
+        "#]]
+        .assert_eq(&show(&[], None, false, false));
         expect![[r#"
             {"ID":"bbbbbbbbbbbbbbbbbbbbbbbbb","Name":"front","Driver":"overlay","Scope":"swarm","IPv6":"false","Internal":"false","Ingress":"false","Encrypted":"true","Labels":"tier=web","CreatedAt":"1970-01-01T00:00:00.000Z"}
         "#]].assert_eq(&show(&["name=front"], Some("json"), false, true));

@@ -38,7 +38,7 @@ pub(super) struct Way {
 struct Entry {
     node: String,
     addr: String,
-    /// Whom a task sees when the node itself, or a task on it, calls 127.0.0.1 or its address.
+    /// Whom a task sees when the node itself calls 127.0.0.1, or a task on it calls the node.
     own: Vec<IpAddr>,
     ready: bool,
 }
@@ -146,20 +146,19 @@ impl Way {
     }
 
     fn entry_table(&self) -> String {
-        let head = ["ENTRY", "ADDRESS", "SEEN FROM OUTSIDE", "SEEN FROM THE NODE AND ITS TASKS"];
+        let head = ["ENTRY", "ADDRESS", "CLIENT SEEN AS", "LOOPBACK AND OWN TASKS SEEN AS"];
         let mut rows = vec![head.map(String::from).to_vec()];
         for entry in &self.entries {
             let node = if entry.ready { entry.node.clone() } else { format!("{} (not ready)", entry.node) };
-            let own = match (self.port.mode, entry.own.is_empty()) {
-                (PublishMode::Ingress, false) => list(&entry.own),
-                (PublishMode::Ingress, true) => "-".into(),
-                (PublishMode::Host, _) => "the caller's address".into(),
-            };
-            rows.push(vec![node, entry.addr.clone(), "the client's address".into(), own]);
+            let own = if entry.own.is_empty() { "-".into() } else { list(&entry.own) };
+            rows.push(vec![node, entry.addr.clone(), "its own address".into(), own]);
         }
         match self.entries.is_empty() {
             true => "Nothing can be entered: no node has such a port.\n".into(),
-            false => table::render(&rows),
+            false => {
+                table::render(&rows)
+                    + "Other nodes, and tasks on them, are seen under their node's address.\n"
+            }
         }
     }
 
@@ -325,15 +324,17 @@ mod tests {
             Published port:   *:8080->80/tcp (ingress)
             Virtual address:  10.0.1.100 on front, any port, for tasks there
 
-            ENTRY     ADDRESS      SEEN FROM OUTSIDE      SEEN FROM THE NODE AND ITS TASKS
+            ENTRY     ADDRESS      SEES FROM OUTSIDE      SEES FROM ITS LOOPBACK AND TASKS
             m1        10.200.0.1   the client's address   10.255.0.1
             w1        10.200.0.2   the client's address   10.255.0.2
             w2        10.200.0.3   the client's address   10.255.0.3
+            Other nodes, and tasks on them, are seen under their node's address.
 
             TASK      NODE      BACKEND         SHARE
             web.1     m1        10.255.1.1:80   50.0%
             web.2     w1        10.255.1.2:80   50.0%
-        "#]].assert_eq(&way(&service, &tasks, 8080, None).unwrap().text());
+        "#]]
+        .assert_eq(&way(&service, &tasks, 8080, None).unwrap().text());
         service.spec.endpoint.weight_label = "speed".into();
         let one = way(&service, &tasks, 8080, Some("w1")).unwrap();
         assert_eq!(one.entries.len(), 1);
@@ -353,12 +354,14 @@ mod tests {
             Published port:   *:8081->80/tcp (host)
             Virtual address:  10.0.1.100 on front, any port, for tasks there
 
-            ENTRY     ADDRESS      SEEN FROM OUTSIDE      SEEN FROM THE NODE AND ITS TASKS
-            m1        10.200.0.1   the client's address   the caller's address
+            ENTRY     ADDRESS      SEES FROM OUTSIDE      SEES FROM ITS LOOPBACK AND TASKS
+            m1        10.200.0.1   the client's address   10.255.0.1
+            Other nodes, and tasks on them, are seen under their node's address.
 
             TASK      NODE      BACKEND         SHARE
             web.1     m1        10.255.1.1:80   100.0%
-        "#]].assert_eq(&way(&service, &tasks, 8081, None).unwrap().text());
+        "#]]
+        .assert_eq(&way(&service, &tasks, 8081, None).unwrap().text());
         let other = way(&service, &tasks, 8081, Some("w1")).unwrap();
         assert!(other.text().contains("No task is serving"));
     }
