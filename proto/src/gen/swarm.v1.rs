@@ -328,6 +328,11 @@ pub struct TaskSpec {
     pub force_update: u64,
     #[prost(message, repeated, tag = "7")]
     pub networks: ::prost::alloc::vec::Vec<AttachmentSpec>,
+    /// These two are written by managers.
+    #[prost(message, repeated, tag = "8")]
+    pub host_ports: ::prost::alloc::vec::Vec<Port>,
+    #[prost(bool, tag = "9")]
+    pub gateway: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerSpec {
