@@ -1800,6 +1800,9 @@ pub struct NodeEntry {
     /// Absent for workers.
     #[prost(message, optional, tag = "2")]
     pub manager: ::core::option::Option<ManagerStatus>,
+    /// What its kernel could not do of the networks.
+    #[prost(message, repeated, tag = "3")]
+    pub network_problems: ::prost::alloc::vec::Vec<NetworkProblem>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerStatus {
@@ -4561,6 +4564,8 @@ pub struct SelfPart {
     pub data_port: u32,
     #[prost(uint64, tag = "6")]
     pub key_epoch: u64,
+    #[prost(string, repeated, tag = "7")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Peer {
