@@ -128,7 +128,8 @@ impl Networks {
             problems: self.status.problems.clone(),
             description: Some(self.status.description.clone()),
         };
-        let nothing = NetworkReport { description: Some(NetworkDescription::default()), ..Default::default() };
+        let nothing =
+            NetworkReport { description: Some(NetworkDescription::default()), ..Default::default() };
         let theirs = self.taken.as_ref().unwrap_or(&nothing);
         if *theirs == now {
             return None;
