@@ -98,8 +98,12 @@ pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason], networks: &[Network]) 
     Value::Object(out)
 }
 
-/// A node.
-pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
+/// A node, and what it could not do of its networks.
+pub(crate) fn node(
+    node: &Node,
+    manager: Option<&v1::ManagerStatus>,
+    problems: &[v1::NetworkProblem],
+) -> Value {
     let mut out = head(node.id, &node.meta);
     let mut spec = Map::new();
     text(&mut spec, "Name", &node.spec.annotations.name);
@@ -116,7 +120,7 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
         "MissingControllers": about.missing_controllers,
     });
     out.insert("Description".into(), description);
-    out.insert("Network".into(), endpoint::node(node));
+    out.insert("Network".into(), endpoint::node(node, problems));
     let mut status = Map::new();
     status.insert("State".into(), node.status.state.as_str().into());
     text(&mut status, "Message", &node.status.message);

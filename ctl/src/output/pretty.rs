@@ -169,8 +169,13 @@ fn resources(out: &mut Sheet, service: &Service) {
     part(" Limits:", r.limits.nano_cpus, r.limits.memory_bytes);
 }
 
-/// A node.
-pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>, now: Timestamp) -> String {
+/// A node, and what it could not do of its networks.
+pub(crate) fn node(
+    node: &Node,
+    manager: Option<&v1::ManagerStatus>,
+    problems: &[v1::NetworkProblem],
+    now: Timestamp,
+) -> String {
     let mut out = Sheet(String::new());
     out.line("ID:", node.id);
     out.some("Name:", &node.spec.annotations.name);
@@ -201,6 +206,9 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>, now: Timest
     out.some(" Entry Address:", &node.entry.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     out.line(" Encryption:", if network.encryption.is_empty() { "none" } else { &network.encryption });
     out.line(" Tunnel Keys:", network.keys.len());
+    for problem in problems {
+        out.line(" Problem:", format!("{}: {}", problem.subject, problem.text));
+    }
     out.title("Platform:");
     out.line(" Operating System:", &node.description.platform.os);
     out.line(" Architecture:", &node.description.platform.architecture);

@@ -324,10 +324,10 @@ mod tests {
             Published port:   *:8080->80/tcp (ingress)
             Virtual address:  10.0.1.100 on front, any port, for tasks there
 
-            ENTRY     ADDRESS      SEES FROM OUTSIDE      SEES FROM ITS LOOPBACK AND TASKS
-            m1        10.200.0.1   the client's address   10.255.0.1
-            w1        10.200.0.2   the client's address   10.255.0.2
-            w2        10.200.0.3   the client's address   10.255.0.3
+            ENTRY     ADDRESS      CLIENT SEEN AS    LOOPBACK AND OWN TASKS SEEN AS
+            m1        10.200.0.1   its own address   10.255.0.1
+            w1        10.200.0.2   its own address   10.255.0.2
+            w2        10.200.0.3   its own address   10.255.0.3
             Other nodes, and tasks on them, are seen under their node's address.
 
             TASK      NODE      BACKEND         SHARE
@@ -354,8 +354,8 @@ mod tests {
             Published port:   *:8081->80/tcp (host)
             Virtual address:  10.0.1.100 on front, any port, for tasks there
 
-            ENTRY     ADDRESS      SEES FROM OUTSIDE      SEES FROM ITS LOOPBACK AND TASKS
-            m1        10.200.0.1   the client's address   10.255.0.1
+            ENTRY     ADDRESS      CLIENT SEEN AS    LOOPBACK AND OWN TASKS SEEN AS
+            m1        10.200.0.1   its own address   10.255.0.1
             Other nodes, and tasks on them, are seen under their node's address.
 
             TASK      NODE      BACKEND         SHARE
