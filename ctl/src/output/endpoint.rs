@@ -201,7 +201,8 @@ mod tests {
                         "Addr": "10.0.2.2"
                     }
                 ]
-            }"#]].assert_eq(&json::pretty(&object["Endpoint"]));
+            }"#]]
+        .assert_eq(&json::pretty(&object["Endpoint"]));
         expect![[r#"
             Networks:               bridge front
             Endpoint Mode:          vip
@@ -213,7 +214,8 @@ mod tests {
               TargetPort =          80
               PublishMode =         ingress
               HostIP =              10.0.0.9
-        "#]].assert_eq(&sheet[from..]);
+        "#]]
+        .assert_eq(&sheet[from..]);
         assert_eq!(
             object["Spec"]["TaskTemplate"]["Networks"],
             json!([{"Target": "bridge"}, {"Target": "net1"}])
@@ -229,7 +231,10 @@ mod tests {
         task.status.container = Some(swarm_types::task::ContainerStatus { ports, ..Default::default() });
         let object = inspect::task(&task, &[], &[network()]);
         expect![[r#"[{"Network":{"ID":"net1","Spec":{"Name":"front","Labels":{},"DriverConfiguration":{"Name":"overlay"},"Ingress":false}},"Addresses":["10.0.1.3/24"],"Aliases":["db"]}]"#]].assert_eq(&object["NetworksAttachments"].to_string());
-        expect![[r#"{"Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8081,"PublishMode":"host"}]}"#]].assert_eq(&object["Status"]["PortStatus"].to_string());
+        expect![[
+            r#"{"Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8081,"PublishMode":"host"}]}"#
+        ]]
+        .assert_eq(&object["Status"]["PortStatus"].to_string());
     }
 
     #[test]
@@ -253,7 +258,8 @@ mod tests {
              Encryption:            user space
              Tunnel Keys:           2
              Problem:               port 8080/tcp: held by nginx
-        "#]].assert_eq(&sheet[from..to]);
+        "#]]
+        .assert_eq(&sheet[from..to]);
         let plain = inspect::node(&testing::node("m2"), None, &[]);
         assert_eq!(plain["Network"]["Encryption"], "none");
     }

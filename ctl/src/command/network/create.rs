@@ -45,7 +45,7 @@ struct Flags {
     /// The one network that published ports use
     #[arg(long)]
     ingress: bool,
-    /// Label
+    /// Label of the network
     #[arg(long, value_name = "KEY=VALUE", value_parser = label::parse)]
     label: Vec<(String, String)>,
     /// Option of the driver: encrypted[=false], com.docker.network.driver.mtu=BYTES, parent=DEVICE
@@ -57,6 +57,7 @@ struct Flags {
     /// Only default
     #[arg(long, value_name = "DRIVER", value_parser = ["default"], hide = true)]
     ipam_driver: Option<String>,
+    /// Its name
     #[arg(value_name = "NETWORK")]
     name: String,
 }
