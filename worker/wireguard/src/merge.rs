@@ -60,6 +60,9 @@ impl Shape {
     }
 
     fn has_right_checksum(&self, packet: &[u8]) -> bool {
+        if self.is_v4 && sum(&packet[..self.transport], 0) != 0xffff {
+            return false;
+        }
         let at = self.transport + if self.protocol == TCP { 16 } else { 6 };
         if self.protocol == UDP && self.is_v4 && u16_at(packet, at) == Some(0) {
             return true;
