@@ -25,9 +25,9 @@ fn tcp_pair(net: &Net, from: usize, to_host: usize, to: IpAddr) -> (TcpStream, T
     (client, server)
 }
 
-fn echo(client: &mut TcpStream, server: &mut TcpStream, octets: &[u8]) {
+fn echo(client: &TcpStream, server: &TcpStream, octets: &[u8]) {
     let mut got = vec![0; octets.len()];
-    for (from, to) in [(&mut *client, &mut *server), (&mut *server, &mut *client)] {
+    for (mut from, mut to) in [(client, server), (server, client)] {
         std::thread::scope(|scope| {
             scope.spawn(|| from.write_all(octets).expect("write"));
             to.read_exact(&mut got).expect("read");
@@ -63,9 +63,9 @@ fn all_kinds_of_packets_go_both_ways_over_both_families() {
         for (from, to_host) in [(1, 2), (2, 1)] {
             for to in [v4(to_host), v6(to_host)] {
                 ping(&net, from, to);
-                let (mut client, mut server) = tcp_pair(&net, from, to_host, to);
-                echo(&mut client, &mut server, MARK);
-                echo(&mut client, &mut server, &large);
+                let (client, server) = tcp_pair(&net, from, to_host, to);
+                echo(&client, &server, MARK);
+                echo(&client, &server, &large);
                 let (client, server) = udp_pair(&net, from, to_host, to);
                 for length in [0, 1, 100, 1372, 1400, 8000, 40_000] {
                     let mut got = vec![0; 65_536];
@@ -83,7 +83,7 @@ fn all_kinds_of_packets_go_both_ways_over_both_families() {
             assert_eq!((counters.bad_datagram, counters.replayed, counters.spoofed), (0, 0, 0));
         }
         let seen = wire.seen();
-        assert!(seen.tunnelled > 4000, "{seen:?}");
+        assert!(seen.octets > 24_000_000, "{seen:?}");
         assert_eq!(seen.clear, Vec::<String>::new());
     }
 }
@@ -105,8 +105,8 @@ fn three_nodes_talk_to_each_other_and_only_as_themselves() {
     wait_for_sessions(&tunnels);
     for from in 1..=3 {
         for to in (1..=3).filter(|to| *to != from) {
-            let (mut client, mut server) = tcp_pair(&net, from, to, v4(to));
-            echo(&mut client, &mut server, MARK);
+            let (client, server) = tcp_pair(&net, from, to, v4(to));
+            echo(&client, &server, MARK);
         }
     }
     // host 3 speaks as host 1
@@ -125,7 +125,7 @@ fn three_nodes_talk_to_each_other_and_only_as_themselves() {
     assert_eq!(wire.seen().clear, Vec::<String>::new());
 }
 
-/// Sends numbered datagrams back and forth at 2 000 in a second each way until told to stop; none may be
+/// Sends numbered datagrams back and forth both ways, thousands in a second, until told to stop; none may be
 /// lost or come twice.
 fn without_loss(net: &Net, during: impl FnOnce()) -> u64 {
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -138,7 +138,7 @@ fn without_loss(net: &Net, during: impl FnOnce()) -> u64 {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     client.send(&[&number.to_le_bytes()[..], MARK].concat()).expect("send");
                     number += 1;
-                    std::thread::sleep(Duration::from_micros(500));
+                    std::thread::sleep(Duration::from_micros(200));
                 }
                 client.send(&u64::MAX.to_le_bytes()).expect("send");
                 number
@@ -184,6 +184,7 @@ fn keys_change_under_traffic_without_a_lost_packet() {
         for old in 0..8 {
             let new = old + 1;
             let (old_pair, new_pair) = (key_number(1, old), key_number(1, new));
+            let before = (node.counters().received, other.counters().received);
             node.set_own_keys(vec![old_pair.clone(), new_pair.clone()]).unwrap();
             other.set_peers(vec![peer_with(&[old, new])]).unwrap();
             node.set_own_keys(vec![new_pair.clone(), old_pair]).unwrap();
@@ -196,11 +197,14 @@ fn keys_change_under_traffic_without_a_lost_packet() {
             wait_for("the peer to use the new key", || uses_new(other, false));
             other.set_peers(vec![peer_with(&[new])]).unwrap();
             node.set_own_keys(vec![new_pair.clone()]).unwrap();
+            wait_for("traffic both ways", || {
+                node.counters().received > before.0 + 200 && other.counters().received > before.1 + 200
+            });
         }
     });
-    assert!(sent > 100, "{sent}");
+    assert!(sent > 3000, "{sent}");
     let seen = wire.seen();
-    assert!(seen.tunnelled > sent, "{seen:?}");
+    assert!(seen.octets > sent * MARK.len() as u64, "{seen:?}");
     assert_eq!(seen.clear, Vec::<String>::new());
 }
 
@@ -229,17 +233,16 @@ fn a_peer_that_moves_is_followed() {
     tunnels[0].set_peers(vec![net.peer(2)]).unwrap();
     tunnels[1].set_peers(vec![net.peer(1)]).unwrap();
     wait_for_sessions(&tunnels);
-    let (mut client, mut server) = tcp_pair(&net, 1, 2, v4(2));
-    echo(&mut client, &mut server, MARK);
+    let (client, server) = tcp_pair(&net, 1, 2, v4(2));
+    echo(&client, &server, MARK);
     let elsewhere: IpAddr = "192.168.77.99".parse().unwrap();
-    net.add_address(1, elsewhere);
     ip(&format!("-n {} addr del {}/24 dev eth0", net.space(1), net.underlay(1)));
-    ip(&format!("-n {} route replace default via {}", net.space(1), net.underlay(2)));
-    echo(&mut client, &mut server, MARK);
+    net.add_address(1, elsewhere);
+    echo(&client, &server, MARK);
     assert_eq!(tunnels[1].peers()[0].endpoint, SocketAddr::new(elsewhere, net::PORT));
     // the same settings again do not send it back
     tunnels[1].set_peers(vec![net.peer(1)]).unwrap();
-    echo(&mut client, &mut server, MARK);
+    echo(&client, &server, MARK);
     assert_eq!(tunnels[1].counters().roamed, 1);
 }
 

@@ -61,6 +61,12 @@ impl Net {
         net
     }
 
+    /// The net that a host's namespace belongs to, in another process: it is not to be dropped there.
+    pub(crate) fn of(space: &str, family: Family) -> Self {
+        let name = space.rsplit_once('-').expect("name and host").0.to_owned();
+        Net { name, hosts: 0, family }
+    }
+
     pub(crate) fn add_address(&self, host: usize, address: IpAddr) {
         let bits = if address.is_ipv4() { "24" } else { "64 nodad" };
         ip(&format!("-n {} addr add {address}/{bits} dev eth0", self.space(host)));

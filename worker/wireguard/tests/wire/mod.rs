@@ -18,8 +18,8 @@ pub(crate) const MARK: &[u8] = b"<this is not for everybody>";
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// Frames with the tunnel's UDP port, which did not show the mark.
-    pub(crate) tunnelled: u64,
+    /// Octets in frames with the tunnel's UDP port, which did not show the mark.
+    pub(crate) octets: u64,
     /// What else there was, but the neighbour discovery of the underlay.
     pub(crate) clear: Vec<String>,
     /// Frames in all.
@@ -95,7 +95,11 @@ fn look(frame: &[u8], seen: &mut Seen) {
     };
     let of_tunnel = word(ports) == Some(PORT) && word(ports + 2) == Some(PORT);
     match protocol {
-        Some(17) if of_tunnel => seen.tunnelled += 1,
+        Some(17) if of_tunnel => seen.octets += frame.len() as u64,
+        // nobody has the port while a daemon is away, says the host to the sender of a tunnelled packet
+        Some(1) if frame.get(34) == Some(&3) && word(62) == Some(PORT) && word(64) == Some(PORT) => {}
+        // IGMP of the switch itself
+        Some(2) if word(12) == Some(0x0800) => {}
         // ICMPv6 and hop by hop: neighbours and their groups, on the underlay
         Some(58 | 0) if word(12) == Some(0x86dd) => {}
         _ => seen.clear.push(shown()),
