@@ -1,10 +1,14 @@
 //! What the tunnel carries, against the underlay without it in the same run. Needs root.
 //!
 //! `cargo run --release -p swarm-worker-wireguard --example throughput [ROUNDS]`
+#![allow(clippy::print_stdout, reason = "figures for a person")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 #[path = "../tests/net/mod.rs"]
 mod net;
@@ -12,8 +16,16 @@ use net::{Family, Net};
 
 const LASTS: Duration = Duration::from_secs(2);
 
-/// Gbit/s of `streams` TCP streams from host 1 to an address of host 2.
-fn pump(net: &Net, to: IpAddr, streams: usize) -> f64 {
+/// Processor seconds of this process, the kernel's on its behalf included.
+fn processor() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("usage");
+    let seconds = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs()).as_secs_f64();
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+/// Gbit/s of `streams` TCP streams from host 1 to an address of host 2, and processor seconds for each Gbit.
+fn pump(net: &Net, to: IpAddr, streams: usize) -> (f64, f64) {
+    let cost = processor();
     let listener = net.inside(2, || TcpListener::bind(SocketAddr::new(to, 0)).expect("bind"));
     let target = listener.local_addr().expect("bound");
     let begin = Instant::now();
@@ -42,7 +54,8 @@ fn pump(net: &Net, to: IpAddr, streams: usize) -> f64 {
             .collect();
         readers.into_iter().map(|reader| reader.join().expect("reader")).sum()
     });
-    total as f64 * 8.0 / begin.elapsed().as_secs_f64() / 1e9
+    let gbits = total as f64 * 8.0 / 1e9;
+    (gbits / begin.elapsed().as_secs_f64(), (processor() - cost) / gbits)
 }
 
 /// Microseconds for 64 octets to the other host and back, the median.
@@ -73,24 +86,45 @@ fn round_trip(net: &Net, to: IpAddr) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
+/// An overlay between the hosts, once on the underlay and once inside the tunnel.
+fn overlay(net: &Net, device: &str, id: u8, mtu: u16, ends: [IpAddr; 2]) -> IpAddr {
+    for host in [1, 2] {
+        let (local, remote) = (ends[host - 1], ends[2 - host]);
+        let space = net.space(host);
+        net::ip(&format!(
+            "-n {space} link add {device} type vxlan id {id} local {local} remote {remote} dstport 4789"
+        ));
+        net::ip(&format!("-n {space} addr add 10.{id}.0.{host}/24 dev {device}"));
+        net::ip(&format!("-n {space} link set {device} mtu {mtu} up"));
+    }
+    [10, id, 0, 2].into()
+}
+
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(3, |n| n.parse().expect("a number"));
     for family in [Family::V4, Family::V6] {
         let net = Net::new(2, family);
         let tunnels = net.start_all();
         net::wait_for_sessions(&tunnels);
+        let bare = overlay(&net, "bare", 42, 1430, [net.underlay(1), net.underlay(2)]);
+        let sealed = overlay(&net, "sealed", 43, 1370, [net::v4(1), net::v4(2)]);
         for _ in 0..rounds {
-            for streams in [1, 4] {
-                let raw = pump(&net, net.underlay(2), streams);
-                let inside = pump(&net, net::v4(2), streams);
-                let ratio = inside / raw;
-                println!(
-                    "{family:?} {streams} streams: raw {raw:.2} tunnel {inside:.2} Gbit/s, ratio {ratio:.3}"
-                );
-            }
+            compare(&net, family, "1 stream", [net.underlay(2), net::v4(2)], 1);
+            compare(&net, family, "4 streams", [net.underlay(2), net::v4(2)], 4);
+            compare(&net, family, "overlay, 1 stream", [bare, sealed], 1);
             let (raw, inside) = (round_trip(&net, net.underlay(2)), round_trip(&net, net::v4(2)));
             println!("{family:?} round trip: raw {raw:.0} tunnel {inside:.0} us");
         }
         println!("{:?}", tunnels[1].counters());
     }
+}
+
+/// The same without and with the tunnel.
+fn compare(net: &Net, family: Family, what: &str, ways: [IpAddr; 2], streams: usize) {
+    let [(raw, raw_cost), (inside, cost)] = ways.map(|to| pump(net, to, streams));
+    println!(
+        "{family:?} {what}: raw {raw:.2} tunnel {inside:.2} Gbit/s, ratio {:.3}; \
+         processor {raw_cost:.3} and {cost:.3} s for each Gbit",
+        inside / raw
+    );
 }

@@ -277,6 +277,7 @@ fn answer(shared: &Shared, table: &Table, inbox: &mut Inbox, from: SocketAddr, d
         // the first message of the session, by which the peer knows that we have it, too
         Ok(Some(length)) => {
             locked.confirm();
+            locked.answered();
             send(shared, from, &inbox.opened[..length]);
             established(shared, entry, &mut locked);
         }

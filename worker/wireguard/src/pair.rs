@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
@@ -24,6 +24,11 @@ pub(crate) const HANDSHAKES_PER_SECOND: u64 = 200;
 /// A session is made anew at this age although nothing is sent, before it ends at 180 s: a first packet
 /// after a pause then never meets a session that the other side has forgotten already.
 const RENEW_AFTER: Duration = Duration::from_secs(140);
+/// A first handshake that got no answer is forgotten after this, before the library begins to repeat it by itself
+/// and to complain: `Entry` decides what to try.
+const UNANSWERED: Duration = Duration::from_millis(4500);
+/// A session whose renewal got no answer for this long is with someone who is gone.
+const LOST: Duration = Duration::from_secs(20);
 
 /// A key of ours and what belongs to it.
 pub(crate) struct OwnKey {
@@ -59,13 +64,21 @@ pub(crate) struct Pair {
     pub(crate) theirs: PublicKey,
     /// Whether there is a session to send with. Written under the lock.
     ready: AtomicBool,
-    tunn: Mutex<Option<Tunn>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Made when it is needed.
+    tunn: Option<Tunn>,
+    /// When a handshake was begun that has not been answered.
+    begun: Option<Instant>,
 }
 
 /// A pair of which the lock is held.
 pub(crate) struct Locked<'a> {
     pair: &'a Pair,
-    tunn: MutexGuard<'a, Option<Tunn>>,
+    state: MutexGuard<'a, State>,
 }
 
 /// What became of a datagram.
@@ -82,7 +95,7 @@ pub(crate) enum Opened<'a> {
 
 impl Pair {
     pub(crate) fn new(id: u32, own: Arc<OwnKey>, theirs: PublicKey) -> Self {
-        Pair { id, own, theirs, ready: AtomicBool::new(false), tunn: Mutex::new(None) }
+        Pair { id, own, theirs, ready: AtomicBool::new(false), state: Mutex::default() }
     }
 
     pub(crate) fn keys(&self) -> Keys {
@@ -95,19 +108,19 @@ impl Pair {
 
     pub(crate) fn lock(&self) -> Locked<'_> {
         // what a panic left behind is at worst a session that has to be made anew
-        Locked { pair: self, tunn: self.tunn.lock().unwrap_or_else(PoisonError::into_inner) }
+        Locked { pair: self, state: self.state.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Age of the session that packets are sent with.
     pub(crate) fn session_age(&self) -> Option<Duration> {
-        self.lock().tunn.as_ref().and_then(Tunn::time_since_last_handshake)
+        self.lock().state.tunn.as_ref().and_then(Tunn::time_since_last_handshake)
     }
 }
 
 impl Locked<'_> {
     fn tunn(&mut self) -> &mut Tunn {
         let Pair { id, own, theirs, .. } = self.pair;
-        self.tunn.get_or_insert_with(|| {
+        self.state.tunn.get_or_insert_with(|| {
             let mut tunn =
                 Tunn::new(own.secret.clone(), theirs.point(), None, None, *id, Some(Arc::clone(&own.open)));
             // its clock starts when it is told the time
@@ -119,7 +132,7 @@ impl Locked<'_> {
     /// Encrypts a packet into `to`, which has room for it, [`OVERHEAD`] and [`HANDSHAKE_ROOM`]. `None` if there
     /// is no session (any more).
     pub(crate) fn seal(&mut self, packet: &[u8], to: &mut [u8]) -> Option<usize> {
-        let has_session = self.pair.is_ready() && self.tunn.is_some();
+        let has_session = self.pair.is_ready() && self.state.tunn.is_some();
         if !has_session {
             return None;
         }
@@ -134,6 +147,7 @@ impl Locked<'_> {
 
     /// The first message of a handshake, also while one is under way.
     pub(crate) fn begin<'a>(&mut self, to: &'a mut [u8]) -> Option<&'a [u8]> {
+        self.state.begun = Some(Instant::now());
         match self.tunn().format_handshake_initiation(to, true) {
             TunnResult::WriteToNetwork(message) => Some(message),
             _ => None,
@@ -159,38 +173,66 @@ impl Locked<'_> {
 
     /// Forgets all sessions.
     pub(crate) fn forget(&mut self) {
-        *self.tunn = None;
+        *self.state = State::default();
         self.pair.ready.store(false, Ordering::Release);
     }
 
+    /// An answer to our handshake came.
+    pub(crate) fn answered(&mut self) {
+        self.state.begun = None;
+    }
+
     /// Time has passed: sends what is due. `renews`: packets go by this pair.
-    pub(crate) fn tick(&mut self, to: SocketAddr, renews: bool, socket: &Socket, count: &Count) {
-        let Some(tunn) = self.tunn.as_mut() else { return };
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        renews: bool,
+        socket: &Socket,
+        count: &Count,
+    ) {
         let mut room = [0; HANDSHAKE_ROOM];
-        let mut due = 0;
-        match tunn.update_timers(&mut room) {
-            TunnResult::WriteToNetwork(message) => due = message.len(),
-            TunnResult::Err(_) => return self.forget(),
-            _ => {}
+        let length = self.due(now, renews, &mut room);
+        if length == 0 {
+            return;
         }
+        if length == HANDSHAKE_ROOM {
+            count.handshakes_begun.one();
+            self.state.begun.get_or_insert(now);
+        }
+        if socket.send(to, &room[..length], length).is_err() {
+            count.send_failed.one();
+        }
+    }
+
+    /// Puts what is due into `room`; its length.
+    fn due(&mut self, now: Instant, renews: bool, room: &mut [u8; HANDSHAKE_ROOM]) -> usize {
+        let State { tunn: Some(tunn), begun } = &mut *self.state else { return 0 };
+        let age = tunn.time_since_last_handshake();
+        let unanswered = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        if age.is_some_and(|age| age < unanswered) {
+            *begun = None;
+        } else if unanswered > if age.is_some() { LOST } else { UNANSWERED } {
+            self.forget();
+            return 0;
+        }
+        let due = match tunn.update_timers(room) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            TunnResult::Err(_) => {
+                self.forget();
+                return 0;
+            }
+            _ => 0,
+        };
         match tunn.time_since_last_handshake() {
             None => self.pair.ready.store(false, Ordering::Release),
             Some(age) if due == 0 && renews && age > RENEW_AFTER => {
-                if let TunnResult::WriteToNetwork(message) =
-                    tunn.format_handshake_initiation(&mut room, false)
-                {
-                    due = message.len();
+                if let TunnResult::WriteToNetwork(message) = tunn.format_handshake_initiation(room, false) {
+                    return message.len();
                 }
             }
             Some(_) => {}
         }
-        if due > 0 {
-            if due == HANDSHAKE_ROOM {
-                count.handshakes_begun.one();
-            }
-            if socket.send(to, &room[..due], due).is_err() {
-                count.send_failed.one();
-            }
-        }
+        due
     }
 }

@@ -19,8 +19,6 @@ const TRIES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(
 /// Tries until the peer counts as gone, and is tried less often.
 const MANY_TRIES: u32 = 60;
 const SELDOM: Duration = Duration::from_secs(5);
-/// Tries of one pair after which its state is made anew.
-const FORGET_EVERY: u32 = 30;
 /// Between two tries of the preferred pair while another one works.
 const SWITCHES: Duration = Duration::from_secs(1);
 const SWITCHES_SELDOM: Duration = Duration::from_secs(30);
@@ -170,7 +168,7 @@ impl Entry {
     pub(crate) fn tick(&self, now: Instant, socket: &Socket, count: &Count) {
         let to = self.endpoint();
         for (at, pair) in self.pairs.iter().enumerate() {
-            pair.lock().tick(to, at == 0, socket, count);
+            pair.lock().tick(now, to, at == 0, socket, count);
         }
         let mut waiting = lock(&self.link.waiting);
         while waiting.front().is_some_and(|(since, _)| now.duration_since(*since) > WAITS) {
@@ -206,9 +204,6 @@ impl Entry {
         drop(reach);
         let mut room = [0; HANDSHAKE_ROOM];
         let mut pair = pair.lock();
-        if number % FORGET_EVERY == FORGET_EVERY - 1 {
-            pair.forget();
-        }
         let Some(message) = pair.begin(&mut room) else { return };
         count.handshakes_begun.one();
         if socket.send(to, message, message.len()).is_err() {

@@ -112,11 +112,13 @@ impl Wanted {
             let known = before.own.iter().find(|own| own.pair.public() == pair.public());
             table.own.push(known.map_or_else(|| Arc::new(OwnKey::new(pair)), Arc::clone));
         }
+        // a peer is the same if it has a key that it had
+        let places = before.entries.iter().enumerate();
+        let places: HashMap<PublicKey, usize> =
+            places.flat_map(|(at, entry)| entry.peer.keys.iter().map(move |key| (*key, at))).collect();
         let mut place_before: HashMap<usize, usize> = HashMap::new();
         for (at, peer) in self.peers.clone().into_iter().enumerate() {
-            // a peer is the same if it has a key that it had
-            let old_at =
-                before.entries.iter().position(|e| e.peer.keys.iter().any(|k| peer.keys.contains(k)));
+            let old_at = peer.keys.iter().find_map(|key| places.get(key).copied());
             if let Some(old_at) = old_at {
                 place_before.entry(old_at).or_insert(at);
             }

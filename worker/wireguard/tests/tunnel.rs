@@ -333,3 +333,61 @@ fn a_changed_address_replaces_the_one_before() {
     let taken = net.inside(1, || UdpSocket::bind((v4(77), 0)).is_ok());
     assert!(!taken, "the address of before is still there");
 }
+
+#[test]
+fn a_flood_of_garbage_does_not_disturb() {
+    let net = Net::new(3, Family::V4);
+    let tunnels = [net.start(1), net.start(2)];
+    tunnels[0].set_peers(vec![net.peer(2)]).unwrap();
+    tunnels[1].set_peers(vec![net.peer(1)]).unwrap();
+    wait_for_sessions(&tunnels);
+    let (client, server) = tcp_pair(&net, 1, 2, v4(2));
+    let stranger = net.inside(3, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let sent = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0_u64;
+            for round in 0..4000_u32 {
+                for (kind, length) in [(0_u8, 1), (1, 148), (2, 92), (3, 64), (4, 32), (4, 1400), (9, 500)] {
+                    let mut octets = vec![round.to_le_bytes()[0]; length];
+                    octets[0] = kind;
+                    octets.iter_mut().skip(1).take(3).for_each(|octet| *octet = 0);
+                    stranger.send_to(&octets, net.endpoint(2)).unwrap();
+                    sent += 1;
+                }
+            }
+            sent
+        });
+        for _ in 0..50 {
+            echo(&client, &server, &MARK.repeat(1000));
+        }
+        flood.join().unwrap()
+    });
+    let thrown = || {
+        let c = tunnels[1].counters();
+        c.bad_datagram + c.unknown_session + c.unknown_key + c.bad_authentication
+    };
+    // the kernel may have had no room for some
+    wait_for("the garbage to be counted", || thrown() > sent / 2);
+    assert_eq!((tunnels[1].counters().spoofed, tunnels[1].counters().roamed), (0, 0));
+    echo(&client, &server, MARK);
+}
+
+#[test]
+#[ignore = "sessions are renewed every two minutes: takes five"]
+fn sessions_are_renewed_under_traffic_without_a_lost_packet() {
+    let net = Net::new(2, Family::V4);
+    let tunnels = net.start_all();
+    wait_for_sessions(&tunnels);
+    let age = || tunnels[0].peers()[0].session.as_ref().map(|session| session.age);
+    let sent = without_loss(&net, || {
+        for _ in 0..2 {
+            let mut oldest = Duration::ZERO;
+            while age().expect("there is always a session") >= oldest {
+                oldest = age().unwrap_or_default();
+                assert!(oldest < Duration::from_secs(150), "{oldest:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    });
+    assert!(sent > 100_000, "{sent}");
+}

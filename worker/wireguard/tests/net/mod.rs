@@ -82,8 +82,8 @@ impl Net {
 
     pub(crate) fn underlay(&self, host: usize) -> IpAddr {
         match self.family {
-            Family::V4 => format!("192.168.77.{host}").parse().unwrap(),
-            Family::V6 => format!("fd77::{host}").parse().unwrap(),
+            Family::V4 => format!("192.168.77.{host}").parse().expect("an address"),
+            Family::V6 => format!("fd77::{host}").parse().expect("an address"),
         }
     }
 
@@ -151,11 +151,11 @@ impl Drop for Net {
 
 /// Addresses inside the tunnel.
 pub(crate) fn v4(host: usize) -> IpAddr {
-    format!("10.199.0.{host}").parse().unwrap()
+    format!("10.199.0.{host}").parse().expect("an address")
 }
 
 pub(crate) fn v6(host: usize) -> IpAddr {
-    format!("fd99::{host}").parse().unwrap()
+    format!("fd99::{host}").parse().expect("an address")
 }
 
 /// The key of a host.
@@ -167,7 +167,7 @@ pub(crate) fn key(host: usize) -> KeyPair {
 pub(crate) fn key_number(host: usize, number: u8) -> KeyPair {
     // not the first octet: some of its bits have no meaning
     let mut secret = [number; 32];
-    secret[1] = u8::try_from(host).unwrap();
+    secret[1] = u8::try_from(host).expect("few hosts");
     KeyPair::from_secret(&secret)
 }
 
