@@ -1,4 +1,5 @@
 //! A daemon that is killed: nothing leaves in clear meanwhile, and connections go on with the next one.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

@@ -1,4 +1,5 @@
 //! Tunnels between hosts: what goes through, what does not, and that none of it is seen on the way.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
