@@ -5,13 +5,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use swarm_worker_wireguard::Tunnel;
 
 mod net;
 mod wire;
-use net::{Family, Net, key, v4};
+use net::{Family, Net, StopOnDrop, key, v4};
 use wire::{MARK, Wire};
 
 const HOST: &str = "SWARM_WG_TEST_HOST";
@@ -71,10 +72,11 @@ fn a_connection_survives_its_daemon_being_killed() {
     let mut client = net.inside(1, || TcpStream::connect_timeout(&target, Duration::from_secs(10)).unwrap());
     let mut server = listener.accept().unwrap().0;
     server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     // both sides send all the time: number after number, with the mark between them
     let rounds = 4_u64;
     let (mut theirs, mut ours) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = &stop;
         let reader = scope.spawn(move || {
@@ -89,7 +91,7 @@ fn a_connection_survives_its_daemon_being_killed() {
         });
         let writer = scope.spawn(move || {
             let mut number = 0_u64;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 client.write_all(&[&number.to_le_bytes()[..], MARK].concat()).expect("the connection lives");
                 number += 1;
                 std::thread::sleep(Duration::from_micros(200));
@@ -97,22 +99,24 @@ fn a_connection_survives_its_daemon_being_killed() {
             client.shutdown(std::net::Shutdown::Write).unwrap();
             number
         });
-        for _ in 0..rounds {
-            let before = one.counters().received;
-            net::wait_for("traffic", || one.counters().received > before + 50);
-            daemon.kill();
-            // nobody reads the device now: what the host sends goes nowhere
-            let socket = net.inside(2, || UdpSocket::bind((v4(2), 0)).unwrap());
-            for _ in 0..20 {
-                drop(socket.send_to(MARK, (v4(1), 9)));
+        {
+            let _stop = StopOnDrop(stop);
+            for _ in 0..rounds {
+                let before = one.counters().received;
+                net::wait_for("traffic", || one.counters().received > before + 50);
+                daemon.kill();
+                // nobody reads the device now: what the host sends goes nowhere
+                let socket = net.inside(2, || UdpSocket::bind((v4(2), 0)).unwrap());
+                for _ in 0..20 {
+                    drop(socket.send_to(MARK, (v4(1), 9)));
+                }
+                theirs.write_all(MARK).expect("the connection lives");
+                daemon = Daemon::start(&net, 2);
             }
-            theirs.write_all(MARK).expect("the connection lives");
-            daemon = Daemon::start(&net, 2);
+            let mut got = vec![0; MARK.len() * usize::try_from(rounds).unwrap()];
+            ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            ours.read_exact(&mut got).expect("what was sent while the daemon was gone");
         }
-        let mut got = vec![0; MARK.len() * usize::try_from(rounds).unwrap()];
-        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        ours.read_exact(&mut got).expect("what was sent while the daemon was gone");
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let sent = writer.join().unwrap();
         assert_eq!(reader.join().unwrap(), sent);
         assert!(sent > 100, "{sent}");

@@ -3,13 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use swarm_worker_wireguard::{DeviceError, Peer, StartError, Tunnel, remove};
 
 mod net;
 mod wire;
-use net::{DEVICE, Family, Net, ip, key, key_number, v4, v6, wait_for, wait_for_sessions};
+use net::{DEVICE, Family, Net, StopOnDrop, ip, key, key_number, v4, v6, wait_for, wait_for_sessions};
 use wire::{MARK, Wire};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -129,14 +130,14 @@ fn three_nodes_talk_to_each_other_and_only_as_themselves() {
 /// Sends numbered datagrams back and forth both ways, thousands in a second, until told to stop; none may be
 /// lost or come twice.
 fn without_loss(net: &Net, during: impl FnOnce()) -> u64 {
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
         let stop = &stop;
         let directions = [(1, 2), (2, 1)].map(|(from, to)| {
             let (client, server) = udp_pair(net, from, to, v4(to));
             let sender = scope.spawn(move || {
                 let mut number = 0_u64;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     client.send(&[&number.to_le_bytes()[..], MARK].concat()).expect("send");
                     number += 1;
                     std::thread::sleep(Duration::from_micros(200));
@@ -159,8 +160,10 @@ fn without_loss(net: &Net, during: impl FnOnce()) -> u64 {
             });
             (sender, receiver)
         });
-        during();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        {
+            let _stop = StopOnDrop(stop);
+            during();
+        }
         directions.map(|(sender, receiver)| {
             let sent = sender.join().expect("sender");
             assert_eq!(receiver.join().expect("receiver"), sent);

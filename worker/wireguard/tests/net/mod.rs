@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
@@ -169,6 +169,16 @@ pub(crate) fn key_number(host: usize, number: u8) -> KeyPair {
     let mut secret = [number; 32];
     secret[1] = u8::try_from(host).expect("few hosts");
     KeyPair::from_secret(&secret)
+}
+
+/// Says stop to threads when it goes out of scope, also when the test fails: they could not be waited for
+/// otherwise.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Waits for something to become true.
