@@ -10,6 +10,8 @@ use nix::sys::socket::{
     self, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, setsockopt, sockopt,
 };
 
+use crate::sys;
+
 /// Datagrams in one call; the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9.
 pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Octets in one call, below what fits in a UDP packet of either family.
@@ -35,6 +37,7 @@ pub(crate) struct Arrived {
 impl Socket {
     pub(crate) fn bind(listen: SocketAddr) -> io::Result<Self> {
         let udp = UdpSocket::bind(listen)?;
+        sys::allow_fragments(udp.as_fd(), listen.is_ipv6())?;
         // wishes: without them it is slower
         let _ = setsockopt(&udp, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&udp, sockopt::SndBufForce, &BUFFER);
@@ -53,11 +56,12 @@ impl Socket {
         if octets.len() > segment && self.cuts.load(Ordering::Relaxed) {
             let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
             match self.send_one(&to, octets, &[ControlMessage::UdpGsoSegments(&size)]) {
-                // the device cannot, or a datagram is larger than its packets: then the kernel has to split them
-                Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP) => {
+                Err(Errno::EIO | Errno::EOPNOTSUPP) => {
                     self.cuts.store(false, Ordering::Relaxed);
-                    tracing::info!(segment.len = segment, "datagrams are sent one by one");
+                    tracing::info!("the device cannot cut batches: datagrams are sent one by one");
                 }
+                // larger than what this way carries: alone, they may be fragmented
+                Err(Errno::EINVAL | Errno::EMSGSIZE) => {}
                 other => return Ok(other?),
             }
         }

@@ -1,4 +1,4 @@
-//! The kernel calls on a TUN device that have no safe wrapper, and nothing else.
+//! The kernel calls on a TUN device and its socket that have no safe wrapper, and nothing else.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -56,4 +56,22 @@ pub(crate) fn offload(tun: BorrowedFd<'_>) -> io::Result<Offload> {
     }
     set(tcp)?;
     Ok(Offload { udp: false })
+}
+
+/// Lets the kernel cut what is larger than the underlay carries, instead of refusing it: a tunnel whose `mtu`
+/// is too large is slow then, not deaf.
+pub(crate) fn allow_fragments(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+    let set = |level: libc::c_int, option: libc::c_int, value: libc::c_int| {
+        let length =
+            libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the value is an int, as both options want, and lives until the call is done.
+        check(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
+        })
+    };
+    set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+    if is_v6 {
+        set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+    }
+    Ok(())
 }

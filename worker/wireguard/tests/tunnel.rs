@@ -339,6 +339,21 @@ fn a_changed_address_replaces_the_one_before() {
 }
 
 #[test]
+fn an_underlay_that_carries_less_than_we_were_told_is_no_black_hole() {
+    for family in [Family::V4, Family::V6] {
+        let net = Net::new(2, family);
+        for host in [1, 2] {
+            ip(&format!("-n {} link set eth0 mtu 1300", net.space(host)));
+        }
+        let tunnels = net.start_all();
+        wait_for_sessions(&tunnels);
+        let (client, server) = tcp_pair(&net, 1, 2, v4(2));
+        echo(&client, &server, &MARK.repeat(30_000));
+        assert_eq!(tunnels.iter().map(|tunnel| tunnel.counters().send_failed).sum::<u64>(), 0);
+    }
+}
+
+#[test]
 fn a_flood_of_garbage_does_not_disturb() {
     let net = Net::new(3, Family::V4);
     let tunnels = [net.start(1), net.start(2)];
