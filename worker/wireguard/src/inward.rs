@@ -280,9 +280,9 @@ fn answer(shared: &Shared, table: &Table, inbox: &mut Inbox, from: SocketAddr, d
     match locked.open(from.ip(), datagram, &mut inbox.opened).message() {
         // the first message of the session, by which the peer knows that we have it, too
         Ok(Some(length)) => {
+            send(shared, from, &inbox.opened[..length]);
             locked.confirm();
             locked.answered();
-            send(shared, from, &inbox.opened[..length]);
             established(shared, entry, &mut locked);
         }
         // we have the cookie: again, with it

@@ -269,6 +269,7 @@ fn a_session_is_there_soon_whoever_comes_first() {
         let mut octets = [0; 100];
         let length = server.recv(&mut octets).unwrap();
         assert_eq!(&octets[..length], b"waits");
+        eprintln!("first after {:?}", begin.elapsed());
         assert!(begin.elapsed() < BEFORE_THE_PROTOCOL, "{:?}", begin.elapsed());
         drop(second);
         (client, server)
@@ -278,10 +279,15 @@ fn a_session_is_there_soon_whoever_comes_first() {
     let begin = Instant::now();
     second.set_peers(net.peers_of(2)).unwrap();
     wait_for("a session", || second.peers()[0].session.is_some());
-    client.send_to(b"again", (v4(2), 7000)).unwrap();
+    // what the first sends until it has heard of the new session is lost
+    server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut octets = [0; 100];
-    let length = server.recv(&mut octets).unwrap();
-    assert_eq!(&octets[..length], b"again");
+    wait_for("a datagram in the new session", || {
+        client.send_to(b"again", (v4(2), 7000)).unwrap();
+        server.recv(&mut octets).is_ok()
+    });
+    assert_eq!(&octets[..5], b"again");
+    eprintln!("again after {:?}", begin.elapsed());
     assert!(begin.elapsed() < BEFORE_THE_PROTOCOL, "{:?}", begin.elapsed());
 }
 
