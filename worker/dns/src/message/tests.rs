@@ -73,7 +73,7 @@ fn answers_fit_and_say_when_they_are_cut() {
     let request = request(&question("WeB.", None), Transport::Tcp);
     let bytes = request.answer(Answer::Records(records(5000), Vec::new())).unwrap();
     let message = Message::from_vec(&bytes).unwrap();
-    assert!(message.answers.len() > 4000 && !message.metadata.truncation);
+    assert!(message.answers.len() >= 2000 && !message.metadata.truncation);
 }
 
 #[test]
