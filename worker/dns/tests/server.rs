@@ -1,4 +1,5 @@
 //! The server at real sockets of the loopback, with resolvers that the tests play.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // all of this is test
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
