@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("manager/server", &["types", "proto", "identity", "manager/core", "manager/raft"]),
     ("worker/core", &["types"]),
     ("worker/agent", &["types", "proto", "worker/core"]),
+    ("worker/dns", &["types"]),
     ("worker/shim", &[]),
     ("worker/wireguard", &[]),
     ("worker/runtime", &["types", "worker/core", "worker/agent", "worker/shim"]),
