@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::kernel::Mac;
 
@@ -19,11 +20,11 @@ pub struct Table {
     /// `sw_…`.
     pub name: String,
     /// Sets by name.
-    pub sets: BTreeMap<String, Set>,
+    pub sets: BTreeMap<String, Arc<Set>>,
     /// Maps by name.
-    pub maps: BTreeMap<String, Map>,
+    pub maps: BTreeMap<String, Arc<Map>>,
     /// Chains by name.
-    pub chains: BTreeMap<String, Chain>,
+    pub chains: BTreeMap<String, Arc<Chain>>,
 }
 
 /// Which packets a table sees.
