@@ -63,6 +63,19 @@ pub struct Namespace {
     pub tables: Vec<Table>,
 }
 
+impl Namespace {
+    /// Takes what is equal from an older plan of the same namespace, so that it is the same `Arc`.
+    pub fn share(&mut self, old: &Namespace) {
+        if self.routes == old.routes {
+            self.routes = old.routes.clone();
+        }
+        for table in &mut self.tables {
+            let same = old.tables.iter().find(|t| t.family == table.family && t.name == table.name);
+            same.into_iter().for_each(|old| table.share(old));
+        }
+    }
+}
+
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
