@@ -88,7 +88,9 @@ impl Reach {
         come.extend(fixed.difference(&self.fixed).cloned());
         if !gone.is_empty() || !come.is_empty() {
             let all = Arc::make_mut(&mut self.all);
-            gone.iter().for_each(|route| drop(all.remove(route)));
+            for route in &gone {
+                all.remove(route);
+            }
             all.extend(come);
         }
         self.fixed = fixed;
