@@ -310,7 +310,8 @@ impl ControlLoop for Sessions {
                 self.awaited.remove(&node.id);
                 self.gone.remove(&node.id);
             }
-            (Event::Deleted(_), Object::Cluster(_)) | (_, Object::Service(_) | Object::Task(_)) => {}
+            (Event::Deleted(_), Object::Cluster(_))
+            | (_, Object::Network(_) | Object::Service(_) | Object::Task(_)) => {}
         }
     }
 

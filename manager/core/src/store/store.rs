@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use swarm_types::id::ServiceId;
 use swarm_types::meta::{Annotations, Meta};
+use swarm_types::network::Network;
 use swarm_types::service::Service;
 use swarm_types::task::{Task, TaskSpec};
 use swarm_types::time::Timestamp;
@@ -34,6 +35,9 @@ pub enum Refused {
     /// Another service has the name.
     #[error("service {0} already exists")]
     NameTaken(String),
+    /// Another network has the name.
+    #[error("network {0} already exists")]
+    NetworkNameTaken(String),
     /// Something is to be deleted that is not there.
     #[error("{0} not found")]
     Missing(Key),
@@ -118,7 +122,7 @@ impl Store {
                     shared.service(&service);
                     Object::Service(service)
                 }
-                other @ (Object::Cluster(_) | Object::Node(_)) => other,
+                other @ (Object::Cluster(_) | Object::Node(_) | Object::Network(_)) => other,
             });
         }
         Store { view }
@@ -138,6 +142,7 @@ fn apply_change(view: &mut View, version: u64, at: Timestamp, change: Change) ->
     let object = match object {
         Object::Task(task) => Object::Task(with_spec(view, task, source)?),
         Object::Service(service) => Object::Service(named_once(view, service)?),
+        Object::Network(network) => Object::Network(network_named_once(view, network)?),
         object @ (Object::Cluster(_) | Object::Node(_)) => object,
     };
     view.put(object.clone());
@@ -152,6 +157,14 @@ fn named_once(view: &View, service: Arc<Service>) -> Result<Arc<Service>, Refuse
     match view.service_by_name(name) {
         Some(other) if other.id != service.id => Err(Refused::NameTaken(name.clone())),
         _ => Ok(service),
+    }
+}
+
+fn network_named_once(view: &View, network: Arc<Network>) -> Result<Arc<Network>, Refused> {
+    let name = &network.spec.annotations.name;
+    match view.network_by_name(name) {
+        Some(other) if other.id != network.id => Err(Refused::NetworkNameTaken(name.clone())),
+        _ => Ok(network),
     }
 }
 
