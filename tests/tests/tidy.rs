@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("worker/core", &["types"]),
     ("worker/agent", &["types", "proto", "worker/core"]),
     ("worker/network", &["types", "worker/core"]),
+    ("worker/dns", &["types"]),
     ("worker/shim", &[]),
     ("worker/runtime", &["types", "worker/core", "worker/agent", "worker/shim"]),
     ("node", &["types", "proto", "identity", "manager/server", "worker/agent", "worker/runtime"]),
