@@ -114,9 +114,14 @@ fake! {
     remove_service RemoveServiceRequest RemoveServiceResponse,
     list_tasks ListTasksRequest ListTasksResponse,
     get_task GetTaskRequest GetTaskResponse,
+    create_network CreateNetworkRequest CreateNetworkResponse,
+    list_networks ListNetworksRequest ListNetworksResponse,
+    get_network GetNetworkRequest GetNetworkResponse,
+    remove_network RemoveNetworkRequest RemoveNetworkResponse,
     list_images ListImagesRequest ListImagesResponse;
-    LogsStream LogsMessage, LoadImageStream ImageProgress, PullImageStream ImageProgress,
+    CheckNetworksStream NodeNetworkCheck, LogsStream LogsMessage, LoadImageStream ImageProgress, PullImageStream ImageProgress,
     RemoveImageStream ImageProgress;
+    check_networks v1::CheckNetworksRequest, CheckNetworksStream,
     logs v1::LogsRequest, LogsStream,
     load_image Streaming<v1::LoadImageRequest>, LoadImageStream,
     pull_image v1::PullImageRequest, PullImageStream,
