@@ -202,6 +202,7 @@ fn network_changes() -> Vec<NetworkChange> {
         entry: entry.clone(),
         data_port: 7777,
         key_epoch: 5,
+        keys: vec!["k3".into()],
     };
     let peer = Peer {
         node: "m".into(),
