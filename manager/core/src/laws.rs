@@ -14,6 +14,7 @@ use swarm_types::task::Task;
 use swarm_types::task_state::TaskState;
 use swarm_types::testing::{node, service};
 
+use crate::allocator::Allocator;
 use crate::context::Context;
 use crate::control_loop::ControlLoop;
 use crate::enforcer::Enforcer;
@@ -166,11 +167,12 @@ fn latest(view: &View, events: &[Event]) -> Vec<Event> {
 }
 
 fn check_loops(world: &World) {
-    let Loops { enforcer, orchestrator, restart, update, scheduler, reaper } = &world.loops;
+    let Loops { enforcer, orchestrator, restart, update, allocator, scheduler, reaper } = &world.loops;
     check_loop::<Enforcer>("enforcer", enforcer, world);
     check_loop::<Orchestrator>("orchestrator", orchestrator, world);
     check_loop::<Restart>("restart", restart, world);
     check_loop::<Update>("update", update, world);
+    check_loop::<Allocator>("allocator", allocator, world);
     check_loop::<Scheduler>("scheduler", scheduler, world);
     check_loop::<Reaper>("reaper", reaper, world);
 }
@@ -201,7 +203,7 @@ fn reserved(view: &View, node: &NodeId) -> Resources {
 
 /// Law 6: the scheduler without heap, cache or memory.
 fn dumb_twin(view: &View, now: swarm_types::time::Timestamp) -> Vec<(String, String)> {
-    use crate::scheduler::{GroupKey, filter, node_info::NodeInfo, score::Score};
+    use crate::scheduler::{GroupKey, filter, node_info::NodeInfo, room::needs_encryption, score::Score};
     let waits = |t: &&Arc<Task>| t.status.state == TaskState::Pending && t.is_wanted();
     let mut waiting: Vec<Arc<Task>> = view.tasks().filter(waits).cloned().collect();
     // First those that are bound to a node, by node; then group by group, slot by slot.
@@ -218,7 +220,8 @@ fn dumb_twin(view: &View, now: swarm_types::time::Timestamp) -> Vec<(String, Str
     for task in waiting {
         let fits = |(_, info): &(usize, &NodeInfo)| {
             (task.node.is_empty() || task.node == info.id())
-                && filter::check(&task.spec, &task.service, info).is_none()
+                && filter::check(&task.spec, needs_encryption(view, &task.spec), &task.service, info)
+                    .is_none()
         };
         let score = |(i, info): (usize, &NodeInfo)| Score::of(info, i, &GroupKey::of(&task), now);
         if let Some(best) = infos.iter().enumerate().filter(fits).map(score).min() {
