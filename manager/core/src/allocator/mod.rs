@@ -175,8 +175,9 @@ impl Allocator {
         while let Some(id) = self.dirty.services.first().copied() {
             self.look_at_service(plan, ctx, id)?;
             self.dirty.services.remove(&id);
+            // What it gave back another may have at once.
+            self.open();
         }
-        self.open();
         self.look_at_tasks(plan, ctx)
     }
 
@@ -245,3 +246,6 @@ impl Allocator {
         Wake::At(due)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -30,7 +30,6 @@ use crate::store::{Draft, Key, View};
 /// the ports.
 pub(crate) fn complete(draft: &mut Draft, id: &ServiceId, spec: &mut ServiceSpec) -> Result<(), Denied> {
     let networks = networks(draft, spec)?;
-    ports(draft, id, &spec.endpoint.ports)?;
     let host_ports: Vec<Port> =
         spec.endpoint.ports.iter().filter(|p| p.mode == PublishMode::Host).copied().collect();
     let gateway = gateway(spec, &networks);
@@ -44,7 +43,7 @@ pub(crate) fn complete(draft: &mut Draft, id: &ServiceId, spec: &mut ServiceSpec
         // Its removal must not overtake us.
         draft.require_unchanged(Key::Network(network.id));
     }
-    Ok(())
+    ports(draft, id, &spec.endpoint.ports)
 }
 
 fn networks(view: &View, spec: &ServiceSpec) -> Result<Vec<Arc<Network>>, Denied> {
