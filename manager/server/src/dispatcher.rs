@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::{Stream, StreamExt};
-use swarm_manager_core::leader::{Input, SessionInput};
+use swarm_manager_core::leader::{Input, NetworkReport, SessionInput};
 use swarm_proto::{CHUNK_BYTES, v1};
 use swarm_types::id::{NodeId, SessionId, TaskId};
 use swarm_types::task::TaskStatus;
@@ -210,7 +210,14 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
         &self,
         request: Request<v1::UpdateNetworkStatusRequest>,
     ) -> Result<Response<v1::UpdateNetworkStatusResponse>, Status> {
-        let (_node, _session) = self.session_of(&request, &request.get_ref().session_id)?;
+        let (node, session) = self.session_of(&request, &request.get_ref().session_id)?;
+        let v1::UpdateNetworkStatusRequest { applied, problems, description, .. } = request.into_inner();
+        let report = NetworkReport {
+            applied,
+            problems: problems.into_iter().map(Into::into).collect(),
+            description: description.map(TryInto::try_into).transpose().map_err(malformed)?,
+        };
+        self.shared.leader.tell(Input::NetworkStatus(node, session, report));
         Ok(Response::new(v1::UpdateNetworkStatusResponse {}))
     }
 

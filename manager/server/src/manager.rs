@@ -32,6 +32,7 @@ use crate::dispatcher::{DispatcherApi, Sessions};
 use crate::forward::{ForwardLayer, Leadership, Target};
 use crate::images::Transfers;
 use crate::leader::LeaderLine;
+use crate::network_problems::NetworkProblems;
 use crate::passing::Passing;
 use crate::raft_api::RaftApi;
 use crate::serve::{Calls, calls};
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) commands: CommandHub,
     pub(crate) transfers: Transfers,
     pub(crate) passing: Passing,
+    pub(crate) network_problems: NetworkProblems,
     pub(crate) leader: LeaderLine,
     ids: Mutex<IdSource>,
 }
@@ -340,6 +342,7 @@ impl Manager {
             clock: settings.clock,
             peers: settings.peers,
             passing: Passing::new(state.clone()),
+            network_problems: NetworkProblems::default(),
             state,
             raft,
             sessions: Sessions::default(),

@@ -43,18 +43,23 @@ impl Chain {
 
     /// Decides whether `message` is the next one, and remembers it if so.
     pub fn accept(&mut self, message: &AssignmentsMessage) -> Verdict {
-        match message.kind {
+        self.accept_numbers(message.kind, message.results_in)
+    }
+
+    /// As [`Chain::accept`], for a message of any kind with these numbers.
+    pub fn accept_numbers(&mut self, kind: AssignmentsKind, results_in: u64) -> Verdict {
+        match kind {
             AssignmentsKind::Complete => {
-                self.applied = Some(message.results_in);
+                self.applied = Some(results_in);
                 self.resync_asked = false;
                 Verdict::Apply
             }
             AssignmentsKind::Incremental { applies_to } => match self.applied {
                 Some(at) if at == applies_to => {
-                    self.applied = Some(message.results_in);
+                    self.applied = Some(results_in);
                     Verdict::Apply
                 }
-                Some(at) if message.results_in <= at => Verdict::Ignore,
+                Some(at) if results_in <= at => Verdict::Ignore,
                 _ if self.resync_asked => Verdict::Ignore,
                 _ => {
                     self.applied = None;

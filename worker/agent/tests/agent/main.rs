@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod dispatcher;
+mod networks;
 
 use std::path::Path;
 use std::sync::Arc;
