@@ -146,7 +146,9 @@ impl Addresses {
         let pool = self.pools.entry(id).or_default();
         let old = std::mem::replace(&mut pool.network, network.cloned());
         if old.as_ref().map(|n| &n.subnets) != network.map(|n| &n.subnets) {
-            old.iter().flat_map(|old| kept(old)).for_each(|addr| drop(pool.give(addr)));
+            for addr in old.iter().flat_map(|old| kept(old)) {
+                pool.give(addr);
+            }
             network.into_iter().flat_map(|new| kept(new)).for_each(|addr| pool.take(addr));
             self.freed.insert(id);
         }
