@@ -1,11 +1,13 @@
 //! What must hold at every moment, whatever goes wrong. One file each; [`crate::sim`] asks them.
 
+pub mod addresses_are_unique;
 pub mod logs_agree;
 pub mod no_acknowledged_write_lost;
 pub mod no_container_twice;
 pub mod no_status_lost;
 pub mod node_not_oversubscribed;
 pub mod one_leader_per_term;
+pub mod ports_are_unique;
 pub mod quorum_never_given_away;
 pub mod same_log_same_store;
 pub mod settles;
@@ -20,6 +22,7 @@ use std::collections::BTreeSet;
 
 use swarm_manager_core::store::View;
 
+use addresses_are_unique::AddressesAreUnique;
 use logs_agree::LogsAgree;
 use no_container_twice::NoContainerTwice;
 use one_leader_per_term::OneLeaderPerTerm;
@@ -32,6 +35,7 @@ pub struct Invariants {
     logs: LogsAgree,
     stores: SameLogSameStore,
     containers: NoContainerTwice,
+    addresses: AddressesAreUnique,
     acknowledged: BTreeSet<u64>,
 }
 

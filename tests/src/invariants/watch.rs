@@ -6,8 +6,8 @@ use swarm_types::task::Task;
 use swarm_types::task_state::TaskState;
 
 use super::{
-    no_acknowledged_write_lost, node_not_oversubscribed, quorum_never_given_away, slots_within_spec,
-    state_only_grows, stopped_before_forgotten, task_keeps_its_node,
+    no_acknowledged_write_lost, node_not_oversubscribed, ports_are_unique, quorum_never_given_away,
+    slots_within_spec, state_only_grows, stopped_before_forgotten, task_keeps_its_node,
 };
 use crate::sim::Sim;
 
@@ -51,6 +51,9 @@ impl Sim {
         self.must("same_log_same_store", found);
         if first && !refused {
             self.set_newest(view);
+            let found = self.invariants.addresses.check(view);
+            self.must("addresses_are_unique", found);
+            self.must("ports_are_unique", ports_are_unique::check(view));
             for event in events {
                 self.check_event(before, view, event, base);
             }

@@ -7,6 +7,7 @@ use swarm_manager_core::control::{self, Denied, resolve};
 use swarm_manager_core::role::{self, Member};
 use swarm_manager_core::store::Draft;
 use swarm_types::id::NodeId;
+use swarm_types::network::NetworkSpec;
 use swarm_types::node::{Availability, ManagerMembership, NodeSpec, Role};
 use swarm_types::service::{Mode, ServiceSpec};
 use swarm_types::task::TaskSpec;
@@ -23,6 +24,8 @@ pub enum Command {
     },
     Rollback(String),
     Remove(String),
+    CreateNetwork(NetworkSpec),
+    RemoveNetwork(String),
     Node {
         name: String,
         change: NodeChange,
@@ -90,6 +93,11 @@ impl Command {
             Command::Remove(name) => {
                 let id = resolve::service(draft, name)?.id;
                 control::service::remove(draft, &id)
+            }
+            Command::CreateNetwork(spec) => control::network::create(draft, spec.clone(), ctx).map(|_| ()),
+            Command::RemoveNetwork(name) => {
+                let id = resolve::network(draft, name)?.id;
+                control::network::remove(draft, &id)
             }
             Command::Node { name, change } => {
                 let node = resolve::node(draft, name)?.clone();

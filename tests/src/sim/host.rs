@@ -7,7 +7,7 @@ use swarm_manager_core::store::{Draft, Store};
 use swarm_manager_raft::{Change, Core, Member, MemberRole, Members, SnapshotMeta};
 use swarm_types::cluster::ClusterSpec;
 use swarm_types::id::{NodeId, SessionId, TaskId};
-use swarm_types::node::{Availability, ManagerMembership, NodeDescription, Role};
+use swarm_types::node::{Availability, ManagerMembership, NetworkDescription, NodeDescription, Role};
 use swarm_types::placement::Platform;
 use swarm_types::resources::{NANO_CPU, Resources};
 use swarm_types::task::TaskStatus;
@@ -229,6 +229,7 @@ fn new_host(name: String) -> Host {
         hostname: name.clone(),
         platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
         resources: Resources { nano_cpus: 4 * NANO_CPU, memory_bytes: 8 << 30 },
+        network: NetworkDescription { encryption: "kernel".into(), ..NetworkDescription::default() },
         ..NodeDescription::default()
     };
     Host {

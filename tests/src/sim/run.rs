@@ -126,6 +126,9 @@ fn at_rest(sim: &Sim) -> Result<(), String> {
             Err("its tasks end by themselves".into())
         };
     }
+    if let Some(network) = sim.view().networks().find(|n| !n.released.is_empty()) {
+        return Err(format!("addresses of {} are in quarantine", network.spec.annotations.name));
+    }
     settles::check(sim)?;
     no_status_lost::check(sim)
 }

@@ -1,7 +1,7 @@
 //! Nodes: updated, promoted, demoted, removed.
 //!
 //! Reads:   nodes, the cluster's certificate life.
-//! Writes:  Node.spec; removal of nodes; Cluster.removed_nodes.
+//! Writes:  Node.spec; removal of nodes; Cluster.removed_nodes; Network.released of what they had.
 //! Never:   changes what a node *is*: `role` and membership follow (see [`crate::role`]).
 //! Start:   [`update`], [`remove`].
 
@@ -11,6 +11,7 @@ use swarm_types::node::{Node, NodeSpec, NodeState, Role};
 use swarm_types::valid;
 
 use super::{Denied, in_sequence};
+use crate::allocator::address::Releases;
 use crate::role::{Member, keeps_quorum};
 use crate::store::{Draft, Key};
 
@@ -101,6 +102,13 @@ pub fn remove(draft: &mut Draft, id: &NodeId, force: bool) -> Result<(), Denied>
         let until = now.plus(cluster.spec.cert_expiry).plus(defaults::REMOVED_NODE_SLACK);
         cluster.removed_nodes.insert(*id, until);
         draft.put_cluster(cluster);
+    }
+    if let Some(ingress) = draft.ingress_network().map(|n| n.id) {
+        let mut releases = Releases::default();
+        releases.add(ingress, &node.entry, now);
+        for network in releases.networks(draft, now) {
+            draft.put_network(network);
+        }
     }
     draft.delete_node(id);
     Ok(())
