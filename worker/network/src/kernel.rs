@@ -149,7 +149,7 @@ impl Kernel {
         let (reply, answer) = oneshot::channel();
         self.handle.send(Command::Namespace(place, reply))?;
         let namespace = answer.await.map_err(|_| KernelError::Stopped)?;
-        let name = engine::name(place);
+        let name = crate::words::place(place);
         let namespace = namespace.map_err(|err| KernelError::Enter(name.clone(), err))?;
         let (done, result) = oneshot::channel();
         let run = move || {
