@@ -45,7 +45,7 @@ counters! {
     queue_expired,
     /// To send: the socket refused (no route, a firewall, no memory).
     send_failed,
-    /// Received: garbage, cut short, or an unknown kind.
+    /// Received: garbage, cut short, an unknown kind, or from inside of the tunnel.
     bad_datagram,
     /// Received: data or an answer for a session that is not there (any more).
     unknown_session,

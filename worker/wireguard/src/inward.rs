@@ -16,7 +16,7 @@ use crate::packet;
 use crate::pair::{HANDSHAKE_ROOM, Locked, Opened, OwnKey, Pair};
 use crate::peer::Entry;
 use crate::shared::Shared;
-use crate::table::Table;
+use crate::table::{Table, holds};
 
 /// Numbers beyond are refused, so that none is used twice (the WireGuard paper, section 6.5).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
@@ -63,6 +63,10 @@ pub(crate) fn batch(
     octets: &[u8],
     segment: usize,
 ) {
+    // a tunnel inside of the tunnel: to answer there would go around for ever
+    if shared.addresses.iter().any(|network| holds(*network, from.ip())) {
+        return shared.count.bad_datagram.add(octets.chunks(segment.max(1)).len() as u64);
+    }
     // the pair of the datagrams so far, kept locked while it is the same
     let mut current: Option<Current<'_>> = None;
     for datagram in octets.chunks(segment.max(1)) {
@@ -133,7 +137,7 @@ impl Current<'_> {
                 if !self.entry.peer.tunnel_addrs.contains(&source) {
                     return count.spoofed.one();
                 }
-                if !shared.addresses.contains(&to) {
+                if !shared.addresses.iter().any(|(address, _)| *address == to) {
                     return count.foreign_destination.one();
                 }
                 count.received.one();
@@ -276,9 +280,9 @@ fn answer(shared: &Shared, table: &Table, inbox: &mut Inbox, from: SocketAddr, d
     match locked.open(from.ip(), datagram, &mut inbox.opened).message() {
         // the first message of the session, by which the peer knows that we have it, too
         Ok(Some(length)) => {
+            send(shared, from, &inbox.opened[..length]);
             locked.confirm();
             locked.answered();
-            send(shared, from, &inbox.opened[..length]);
             established(shared, entry, &mut locked);
         }
         // we have the cookie: again, with it

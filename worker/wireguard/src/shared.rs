@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use crate::counter::Count;
+use crate::netlink::Prefix;
 use crate::socket::Socket;
 use crate::sys::Offload;
 use crate::table::Table;
@@ -20,8 +20,8 @@ pub(crate) struct Shared {
     pub(crate) tun: File,
     pub(crate) offload: Offload,
     pub(crate) socket: Socket,
-    /// Our addresses inside the tunnel.
-    pub(crate) addresses: Vec<IpAddr>,
+    /// Our addresses inside the tunnel, with their networks.
+    pub(crate) addresses: Vec<Prefix>,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) count: Count,
     /// Readable when the tunnel stops.

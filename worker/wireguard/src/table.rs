@@ -216,7 +216,7 @@ fn check_peers(peers: &[Peer], own: &[KeyPair], networks: &[Prefix]) -> Result<(
 }
 
 /// Whether the network of this address holds another one.
-fn holds((own, bits): Prefix, other: IpAddr) -> bool {
+pub(crate) fn holds((own, bits): Prefix, other: IpAddr) -> bool {
     let differ = match (own, other) {
         (IpAddr::V4(own), IpAddr::V4(other)) => u128::from(own.to_bits() ^ other.to_bits()) << 96,
         (IpAddr::V6(own), IpAddr::V6(other)) => own.to_bits() ^ other.to_bits(),

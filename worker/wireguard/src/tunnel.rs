@@ -84,7 +84,7 @@ impl Tunnel {
             tun: opened.tun,
             offload: opened.offload,
             socket: opened.socket,
-            addresses: settings.addresses.iter().map(|(address, _)| *address).collect(),
+            addresses: settings.addresses.clone(),
             table: ArcSwap::from_pointee(Table::default()),
             count: Count::default(),
             stop: event().map_err(|errno| threads(errno.into()))?,

@@ -14,6 +14,8 @@ use net::{DEVICE, Family, Net, StopOnDrop, ip, key, key_number, v4, v6, wait_for
 use wire::{MARK, Wire};
 
 const SOON: Duration = Duration::from_secs(10);
+/// The protocol's own timers would try again after 5 s. Milliseconds where the machine is not busy.
+const BEFORE_THE_PROTOCOL: Duration = Duration::from_secs(4);
 
 fn tcp_pair(net: &Net, from: usize, to_host: usize, to: IpAddr) -> (TcpStream, TcpStream) {
     let listener = net.inside(to_host, || TcpListener::bind((to, 0)).expect("bind"));
@@ -251,7 +253,7 @@ fn a_peer_that_moves_is_followed() {
 }
 
 #[test]
-fn a_session_is_there_within_a_second_whoever_comes_first() {
+fn a_session_is_there_soon_whoever_comes_first() {
     let net = Net::new(2, Family::V4);
     let first = net.start(1);
     first.set_peers(net.peers_of(1)).unwrap();
@@ -267,7 +269,8 @@ fn a_session_is_there_within_a_second_whoever_comes_first() {
         let mut octets = [0; 100];
         let length = server.recv(&mut octets).unwrap();
         assert_eq!(&octets[..length], b"waits");
-        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        eprintln!("first after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < BEFORE_THE_PROTOCOL, "{:?}", begin.elapsed());
         drop(second);
         (client, server)
     };
@@ -276,11 +279,16 @@ fn a_session_is_there_within_a_second_whoever_comes_first() {
     let begin = Instant::now();
     second.set_peers(net.peers_of(2)).unwrap();
     wait_for("a session", || second.peers()[0].session.is_some());
-    client.send_to(b"again", (v4(2), 7000)).unwrap();
+    // what the first sends until it has heard of the new session is lost
+    server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut octets = [0; 100];
-    let length = server.recv(&mut octets).unwrap();
-    assert_eq!(&octets[..length], b"again");
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    wait_for("a datagram in the new session", || {
+        client.send_to(b"again", (v4(2), 7000)).unwrap();
+        server.recv(&mut octets).is_ok()
+    });
+    assert_eq!(&octets[..5], b"again");
+    eprintln!("again after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < BEFORE_THE_PROTOCOL, "{:?}", begin.elapsed());
 }
 
 #[test]

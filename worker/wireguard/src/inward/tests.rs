@@ -40,7 +40,7 @@ impl Node {
             tun: File::options().write(true).open("/dev/null").unwrap(),
             offload: Offload { udp: true },
             socket: Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
-            addresses: vec![tunnel_address(number)],
+            addresses: vec![(tunnel_address(number), 16)],
             table: ArcSwap::from_pointee(Table::default()),
             count: Count::default(),
             stop: event(),
@@ -235,6 +235,14 @@ fn data_from_elsewhere_moves_the_peer_and_nothing_else_does() {
     // and not back by what is repeated
     two.take(one.address(), &sealed, sealed.len());
     assert_eq!(two.shared.table.load().entries[0].endpoint(), elsewhere);
+}
+
+#[test]
+fn a_peer_cannot_move_into_the_tunnel() {
+    let (one, mut two, _) = acquainted();
+    let sealed = one.seal(&inner(1, 2, b"x"));
+    two.take("10.199.0.1:51820".parse().unwrap(), &sealed, sealed.len());
+    assert_eq!((two.counters().bad_datagram, two.counters().received, two.counters().roamed), (1, 0, 0));
 }
 
 fn change() -> impl Strategy<Value = (usize, u8, Option<usize>, Vec<u8>)> {
