@@ -116,13 +116,14 @@ impl Node {
         let listen = addr::listen(&request.listen_addr, &known).map_err(|e| bad_addr(&e))?;
         let advertise =
             addr::advertise(&request.advertise_addr, listen, None, &known).map_err(|e| bad_addr(&e))?;
+        let data_path = addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         let spec = request.spec.clone().map(ClusterSpec::try_from).transpose();
         let spec = spec.map_err(|e| Status::invalid_argument(e.to_string()))?.unwrap_or_default();
         swarm_types::valid::cluster(&spec).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let availability = v1::Availability::try_from(request.availability)
             .map_err(|e| Status::invalid_argument(format!("availability: {e}")))?;
         let listen = listen_for(listen, advertise);
-        let founded = self.found(spec, availability, advertise, listen).await;
+        let founded = self.found(spec, availability, advertise, listen, data_path).await;
         let (active, worker_token) = match founded {
             Ok(founded) => founded,
             Err(e) => {
@@ -143,6 +144,7 @@ impl Node {
         availability: v1::Availability,
         advertise: SocketAddr,
         listen: SocketAddr,
+        data_path: Option<IpAddr>,
     ) -> Result<(Active, String), Box<dyn std::error::Error + Send + Sync>> {
         // What a founding that was cut short has left is of no use.
         self.machine.state.clear()?;
@@ -157,7 +159,8 @@ impl Node {
         let worker_token = tokens.worker.clone();
         let keys = KeyStore::open(self.machine.state.join("certs"))?;
         keys.save_credentials(&credentials)?;
-        let record = NodeRecord::new(node, cluster, advertise.to_string(), listen.to_string());
+        let mut record = NodeRecord::new(node, cluster, advertise.to_string(), listen.to_string());
+        record.data_path_addr = data_path;
         let founding = Founding {
             cluster,
             spec,
@@ -189,6 +192,8 @@ impl Node {
         }
         let availability = v1::Availability::try_from(request.availability)
             .map_err(|e| Status::invalid_argument(format!("availability: {e}")))?;
+        let known = addr::candidates().map_err(|e| bad_addr(&e))?;
+        addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         let stop = CancellationToken::new();
         let wish = Application {
             token: request.token.clone(),
@@ -270,6 +275,7 @@ impl Node {
         let mut record =
             NodeRecord::new(joined.node, joined.cluster, advertise.to_string(), listen.to_string());
         record.managers = joined.managers;
+        record.data_path_addr = addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         if !record.managers.iter().any(|m| m == via) {
             record.managers.push(via.to_owned());
         }

@@ -421,4 +421,6 @@ fn words(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod tests;

@@ -1132,6 +1132,9 @@ pub struct InitRequest {
     /// Absent: defaults.
     #[prost(message, optional, tag = "4")]
     pub spec: ::core::option::Option<ClusterSpec>,
+    /// ip|interface for the traffic of networks; empty: the advertised one.
+    #[prost(string, tag = "5")]
+    pub data_path_addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InitResponse {
@@ -1154,6 +1157,9 @@ pub struct JoinRequest {
     pub listen_addr: ::prost::alloc::string::String,
     #[prost(enumeration = "Availability", tag = "5")]
     pub availability: i32,
+    /// ip|interface for the traffic of networks; empty: the advertised one.
+    #[prost(string, tag = "6")]
+    pub data_path_addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinResponse {

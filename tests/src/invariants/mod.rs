@@ -13,6 +13,7 @@ pub mod slots_within_spec;
 pub mod state_only_grows;
 pub mod stopped_before_forgotten;
 pub mod task_keeps_its_node;
+pub mod told_the_truth;
 pub mod watch;
 
 use std::collections::BTreeSet;

@@ -37,6 +37,7 @@ pub fn check(sim: &Sim) -> Result<(), String> {
     for service in view.services() {
         self::service(view, service)?;
     }
+    super::told_the_truth::check(sim)?;
     sim.hosts.iter().enumerate().try_for_each(|(n, _)| containers(sim, n))
 }
 

@@ -484,6 +484,15 @@ impl Sim {
                     self.send_stream(host, to, conn, Body::Assign { conn, session, message });
                 }
             }
+            Effect::SendNetworks(node, session, message) => {
+                let Some(leading) = &running.leading else { return };
+                if let Some(&(current, conn, to)) = leading.sessions.get(&node)
+                    && current == session
+                {
+                    self.send_stream(host, to, conn, Body::Networks { session, message });
+                }
+            }
+            Effect::NetworkProblems(..) => {}
             Effect::Close(node, session, _) => {
                 let Some(leading) = &mut running.leading else { return };
                 if let Some(&(current, conn, to)) = leading.sessions.get(&node)

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod host;
 pub mod manager;
 pub mod net;
+mod networks;
 pub mod run;
 pub mod user;
 pub mod worker;
@@ -206,6 +207,7 @@ impl Sim {
             What::SnapshotDone { host, .. } => self.snapshot_done(host),
             What::LeaderWake { host, at, .. } => self.leader_wake(host, at),
             What::AgentWake { host, at, .. } => self.agent_wake(host, at),
+            What::KernelAgrees { host, turn, .. } => self.kernel_agrees(host, turn),
             What::Dial { host, conn, .. } => self.dial(host, conn),
             What::Beat { host, conn, .. } => self.beat(host, conn),
             What::Late { host, conn, wait, .. } => self.late(host, conn, wait),
@@ -261,6 +263,15 @@ impl Sim {
             Body::Assign { conn: _, session, message } => {
                 self.agent_in(to, swarm_worker_core::agent::Input::Assigned(session, message));
             }
+            Body::Networks { session, message } => {
+                self.agent_in(to, swarm_worker_core::agent::Input::Networks(session, message));
+            }
+            Body::ReportNetworks { conn, session, n, report } => {
+                if self.take_network_report(to, from, (conn, session), report) {
+                    self.send_stream(to, from, conn, Body::NetworksReported { conn, n });
+                }
+            }
+            Body::NetworksReported { conn, n } => self.networks_reported(to, conn, n),
             Body::Close { conn, leader } => self.closed(to, conn, leader),
             Body::HungUp { conn } => self.hung_up(to, from, conn),
             Body::Heartbeat { conn, session, n } => self.heartbeat(to, from, conn, session, n),
@@ -353,7 +364,10 @@ impl Sim {
             Body::RaftSnapshot { .. } => {
                 self.send(to, from, Body::SnapshotSent { to: id.unwrap_or_default(), arrived: false });
             }
-            Body::Register { conn, .. } | Body::Heartbeat { conn, .. } | Body::Report { conn, .. } => {
+            Body::Register { conn, .. }
+            | Body::Heartbeat { conn, .. }
+            | Body::Report { conn, .. }
+            | Body::ReportNetworks { conn, .. } => {
                 self.send_stream(to, from, *conn, Body::Close { conn: *conn, leader: None });
             }
             Body::Ask { ask, .. } => {
@@ -446,6 +460,7 @@ fn meant_for(what: &What) -> Option<(Host, u64)> {
         | What::SnapshotDone { host, life }
         | What::LeaderWake { host, life, .. }
         | What::AgentWake { host, life, .. }
+        | What::KernelAgrees { host, life, .. }
         | What::Dial { host, life, .. }
         | What::Beat { host, life, .. }
         | What::Late { host, life, .. }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use swarm_types::id::{IdSource, Seed, SessionId, TaskId};
+use swarm_types::network_set::NetworkSet;
 use swarm_types::node::NodeDescription;
 use swarm_types::task::{Task, TaskStatus};
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
 use swarm_worker_core::agent::{Agent, Effect, Input, LostReason};
+use swarm_worker_core::networks::NetworkReport;
 use swarm_worker_core::observed::{Exit, FoundState};
 use swarm_worker_core::step::{Op, Outcome};
 
@@ -62,6 +64,8 @@ pub struct Worker {
     pub(crate) journal: BTreeMap<TaskId, Arc<Task>>,
     /// What the disk has of the journal if the power goes now.
     pub(crate) synced: BTreeMap<TaskId, Arc<Task>>,
+    /// The networks' set on its disk.
+    pub(crate) networks: Option<Arc<NetworkSet>>,
     /// Containers and images.
     pub containers: Containers,
     /// Its process.
@@ -102,7 +106,11 @@ impl Sim {
         });
         let tasks = worker.journal.values().cloned().collect();
         let found = worker.containers.found();
+        let networks = worker.networks.clone();
         self.agent_in(host, Input::Restored { tasks, found });
+        if let Some(networks) = networks {
+            self.agent_in(host, Input::NetworksRestored(networks));
+        }
     }
 
     /// Gives the agent an input and does what it says.
@@ -141,6 +149,8 @@ impl Sim {
                 self.hosts[host].worker.journal.remove(&task);
             }
             Effect::Report(statuses) => self.report(host, statuses),
+            Effect::ApplyNetworks(turn, set) => self.apply_networks(host, turn, set),
+            Effect::ReportNetworks(report) => self.report_networks(host, report),
             Effect::Resync => {}
             Effect::WakeAt(at) => {
                 let life = self.hosts[host].life;
@@ -260,6 +270,11 @@ impl Sim {
     }
 
     fn report(&mut self, host: Host, statuses: Vec<(TaskId, TaskStatus)>) {
+        self.call(host, |conn, session, n| Body::Report { conn, session, n, statuses });
+    }
+
+    /// Calls the manager, and waits so long for the answer.
+    fn call(&mut self, host: Host, body: impl FnOnce(u64, SessionId, u64) -> Body) {
         let life = self.hosts[host].life;
         let Some(running) = self.working(host) else { return };
         let Some(current) = running.conn else { return };
@@ -267,17 +282,35 @@ impl Sim {
         let n = current.reports + 1;
         running.conn = Some(Conn { reports: n, ..current });
         let conn = current.id;
-        self.send_stream(host, current.manager, conn, Body::Report { conn, session, n, statuses });
+        self.send_stream(host, current.manager, conn, body(conn, session, n));
         self.after(CALL_TIMEOUT_MS, What::Late { host, life, conn, wait: Wait::Report(n) });
+    }
+
+    fn report_networks(&mut self, host: Host, report: NetworkReport) {
+        self.call(host, |conn, session, n| Body::ReportNetworks { conn, session, n, report });
+    }
+
+    /// The manager has taken a report on the networks.
+    pub fn networks_reported(&mut self, host: Host, conn: u64, n: u64) {
+        if self.answered_call(host, conn, n) {
+            self.agent_in(host, Input::NetworksReported);
+        }
     }
 
     /// The manager has taken a report.
     pub fn reported(&mut self, host: Host, conn: u64, n: u64, states: Vec<(TaskId, TaskState)>) {
-        let Some(current) = self.conn(host, conn) else { return };
-        if let Some(running) = self.working(host) {
-            running.conn = Some(Conn { answered: (current.answered.0, n), ..current });
+        if self.answered_call(host, conn, n) {
+            self.agent_in(host, Input::Reported(states));
         }
-        self.agent_in(host, Input::Reported(states));
+    }
+
+    fn answered_call(&mut self, host: Host, conn: u64, n: u64) -> bool {
+        let Some(current) = self.conn(host, conn) else { return false };
+        if let Some(running) = self.working(host) {
+            let answered = (current.answered.0, current.answered.1.max(n));
+            running.conn = Some(Conn { answered, ..current });
+        }
+        true
     }
 
     /// The manager has closed the session, or the wish for one.
