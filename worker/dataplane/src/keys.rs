@@ -103,6 +103,13 @@ impl Keys {
         (self.stage == Stage::Switched).then(|| self.newest.public())
     }
 
+    /// Other keys: this node has left, and those who knew it are to know nothing of it.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        (self.newest, self.older) = (KeyPair::generate(self.random)?, None);
+        (self.epoch, self.stage) = (None, Stage::Steady);
+        self.save()
+    }
+
     fn save(&self) -> io::Result<()> {
         let stage = match self.stage {
             Stage::Steady => "steady",

@@ -149,6 +149,9 @@ impl Keeper {
         if let Err(e) = remove(None, TUNNEL) {
             warn!(error = chain(&e), "the tunnel's device cannot be removed");
         }
+        if let Err(e) = self.keys.renew() {
+            warn!(error = %e, "the keys of the tunnel stay as they were");
+        }
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {
