@@ -94,7 +94,8 @@ impl Node {
         Active::start(&self.machine, keys, credentials, record, None).await.map(Some)
     }
 
-    /// A node of no cluster has no containers: those of a leave that was cut short are removed.
+    /// A node of no cluster has no containers and no networks: those of a leave that was cut short are
+    /// removed.
     async fn remove_leftovers(&self) {
         match self.machine.executor.recover().await {
             Ok(found) => {
@@ -106,6 +107,7 @@ impl Node {
             }
             Err(e) => tracing::warn!(error = %e, "leftover containers cannot be listed"),
         }
+        self.machine.executor.networks().apply(Arc::default()).await;
     }
 
     /// Makes a new cluster with this node as its first manager.

@@ -41,7 +41,7 @@ fn main() {
         own.push(pace(running.addr, &questions));
         echoed.push(pace(echo, &questions));
     }
-    running.stop();
+    let (busy, answered) = running.stop();
     let at = |rounds: &[Vec<u64>], permille: usize| {
         let of = |times: &Vec<u64>| times[(times.len() - 1) * permille / 1000] as f64 / 1000.0;
         let mut rounds: Vec<f64> = rounds.iter().map(of).collect();
@@ -52,6 +52,7 @@ fn main() {
         format!("{{\"answers_per_core_second\": {:.0}", full.0),
         format!(" \"answers_per_second\": {:.0}", full.1),
         format!(" \"paced_per_second\": {}", own.iter().map(Vec::len).sum::<usize>() / own.len()),
+        format!(" \"paced_cpu_us_per_answer\": {:.2}", busy.as_secs_f64() * 1e6 / answered as f64),
         format!(" \"p50_us\": {:.1}, \"echo_p50_us\": {:.1}", at(&own, 500).0, at(&echoed, 500).0),
         format!(" \"p99_us\": {:.1}, \"echo_p99_us\": {:.1}", at(&own, 990).0, at(&echoed, 990).0),
         format!(" \"best_p99_us\": {:.1}, \"best_echo_p99_us\": {:.1}", at(&own, 990).1, at(&echoed, 990).1),

@@ -33,8 +33,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, socket: UdpSo
     let mut buffers = vec![[0; MAX_QUESTION]; BATCH];
     let mut answers = Vec::with_capacity(BATCH);
     let mut forwards = JoinSet::new();
+    // all that was waiting was taken: to ask the kernel once more would only say so. What comes after
+    // is a new event, which the runtime does not confuse with the one that is put aside here.
+    let mut drained = false;
     loop {
-        let received = socket.async_io(Interest::READABLE, || receive(&socket, &mut buffers)).await;
+        let receive = || match std::mem::take(&mut drained) {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => receive(&socket, &mut buffers),
+        };
+        let received = socket.async_io(Interest::READABLE, receive).await;
         let messages = match received {
             Ok(messages) => messages,
             Err(error) => {
@@ -43,6 +50,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, socket: UdpSo
                 continue;
             }
         };
+        drained = messages.len() < BATCH;
         let now = Instant::now();
         for ((len, from), buffer) in messages.into_iter().zip(&buffers) {
             let Some(from) = from else { continue };

@@ -99,8 +99,8 @@ pub struct Kernel {
 impl Kernel {
     /// Looks at what is there and starts to watch. Changes nothing until the first plan.
     pub fn open(settings: Settings) -> Result<Self, KernelError> {
-        let folder = Folder::new(&settings.folder)
-            .map_err(|err| KernelError::Folder(settings.folder.clone(), err))?;
+        let folder =
+            Folder::new(&settings.folder).map_err(|err| KernelError::Folder(settings.folder.clone(), err))?;
         let (problems_tx, problems) = watch::channel(Vec::new());
         let (repairs_tx, repairs) = watch::channel(0);
         let handle = engine::start(settings, folder.clone(), problems_tx, repairs_tx)?;
@@ -149,7 +149,7 @@ impl Kernel {
         let (reply, answer) = oneshot::channel();
         self.handle.send(Command::Namespace(place, reply))?;
         let namespace = answer.await.map_err(|_| KernelError::Stopped)?;
-        let name = engine::name(place);
+        let name = crate::words::place(place);
         let namespace = namespace.map_err(|err| KernelError::Enter(name.clone(), err))?;
         let (done, result) = oneshot::channel();
         let run = move || {

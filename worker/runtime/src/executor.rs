@@ -22,7 +22,7 @@ use swarm_types::task::{ContainerStatus, Task};
 use swarm_types::time::{Clock, Timestamp};
 use swarm_worker_agent::executor::{
     ExecError, Executor, Exit, Found, FoundState, ImageService, LogLine, LogOptions, NetworkService,
-    TaskLinks, TaskNetworks,
+    NoNetworks, TaskLinks, TaskNetworks,
 };
 use swarm_worker_core::container::{ContainerPlan, plan};
 use swarm_worker_core::image_config::{ImageConfig, Process, merge};
@@ -87,16 +87,11 @@ pub struct RuntimeExecutor {
 }
 
 impl RuntimeExecutor {
-    /// Opens the images and containers of this machine; `networks` makes their networks. Blocks while
-    /// it reads the disk.
+    /// Opens the images and containers of this machine. Blocks while it reads the disk.
     ///
     /// # Errors
     /// If its folders or control groups cannot be used.
-    pub fn open(
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        networks: Arc<dyn TaskNetworks>,
-    ) -> Result<Self, ExecutorError> {
+    pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, ExecutorError> {
         let images = settings.dir.join("images");
         let registry = RegistrySettings {
             insecure_registries: settings.insecure_registries.clone(),
@@ -113,7 +108,14 @@ impl RuntimeExecutor {
         let files = Files::open(dir.clone()).map_err(|e| ExecutorError::Folder(dir, e))?;
         let description = describe::describe(&settings, containers.controllers());
         let node = std::sync::RwLock::new(NodeId::default());
+        let networks = Arc::new(NoNetworks::default());
         Ok(RuntimeExecutor { settings, containers, images, files, node, description, networks })
+    }
+
+    /// With what makes the networks of containers; before anything else is done.
+    #[must_use]
+    pub fn with_networks(self, networks: Arc<dyn TaskNetworks>) -> Self {
+        Self { networks, ..self }
     }
 
     fn facts(&self) -> NodeFacts {

@@ -27,3 +27,6 @@ mod reach;
 mod service;
 
 mod text;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
