@@ -706,14 +706,14 @@ impl Sim {
 fn role_members(core: &Core) -> Vec<RoleMember> {
     let reachable = core.reachable();
     let voters = core.members().voters();
-    let all = core.members().iter().map(|member| member.raft_id);
-    all.map(|raft_id| RoleMember {
-        raft_id,
-        votes: voters.contains(&raft_id),
-        answers: reachable.contains(&raft_id),
-        leads: core.leader() == Some(raft_id),
-    })
-    .collect()
+    let member = |member: &Member| RoleMember {
+        raft_id: member.raft_id,
+        node: member.node_id,
+        votes: voters.contains(&member.raft_id),
+        answers: reachable.contains(&member.raft_id),
+        leads: core.leader() == Some(member.raft_id),
+    };
+    core.members().iter().map(member).collect()
 }
 
 /// Proposes what waits for it; gives back the commands for which that did not work.
