@@ -29,12 +29,16 @@ pub(crate) struct NodeRecord {
     pub(crate) listen_addr: String,
     /// `host:port` of the managers that it knows.
     pub(crate) managers: Vec<String>,
+    /// It was a manager once: nodes that were away since then may know no other.
+    #[serde(default)]
+    pub(crate) was_manager: bool,
 }
 
 impl NodeRecord {
     pub(crate) fn new(node: NodeId, cluster: ClusterId, advertise_addr: String, listen_addr: String) -> Self {
         let (node_id, cluster_id) = (node.to_string(), cluster.to_string());
-        NodeRecord { node_id, cluster_id, advertise_addr, listen_addr, managers: Vec::new() }
+        let managers = Vec::new();
+        NodeRecord { node_id, cluster_id, advertise_addr, listen_addr, managers, was_manager: false }
     }
     pub(crate) fn node(&self) -> NodeId {
         NodeId::new(&self.node_id)
