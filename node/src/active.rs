@@ -202,6 +202,23 @@ impl Active {
         Ok(())
     }
 
+    /// Brings a manager back that was taken out of the group while it was away, and made a manager again
+    /// before it heard of that. Its log is of no use: it joins anew.
+    pub(crate) async fn rejoin(&mut self, machine: &Machine) -> Result<(), ActiveError> {
+        let Some(role) = &self.manager else { return Ok(()) };
+        let agent = self.agent.status().borrow().clone();
+        let stays = agent.node.is_some_and(|n| n.role == Role::Manager && n.spec.role == Role::Manager);
+        if !stays || !role.is_outside(&self.record, &self.connector, agent.manager).await {
+            return Ok(());
+        }
+        tracing::info!("this manager was taken out of the group: it joins anew");
+        self.record.managers = agent.managers;
+        machine.state.save(&self.record)?;
+        self.stop_manager(machine).await;
+        remove_folder(machine.state.join("manager"))?;
+        self.follow_role(machine).await
+    }
+
     fn candidate<'a>(&'a self, machine: &'a Machine) -> Candidate<'a> {
         Candidate {
             machine,

@@ -10,6 +10,7 @@ use swarm_proto::v1;
 use swarm_types::node::Role;
 use swarm_worker_agent::Status;
 use tokio::sync::watch;
+use tonic::Code;
 use v1::raft_client::RaftClient;
 
 use crate::active::{ActiveError, Machine};
@@ -20,6 +21,8 @@ use crate::state_dir::NodeRecord;
 
 /// How long a new manager looks for a leader that lets it in.
 const JOIN_GROUP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the leader may take to say whether a manager is a member.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(300);
 
 /// A manager and its door.
@@ -29,6 +32,31 @@ pub(crate) struct ManagerRole {
 }
 
 impl ManagerRole {
+    /// The group goes on without this manager, which waits for a leader in vain. Whoever leads is asked:
+    /// the one with which the node's agent has a session.
+    pub(crate) async fn is_outside(
+        &self,
+        record: &NodeRecord,
+        connector: &Connector,
+        leader: Option<String>,
+    ) -> bool {
+        let status = self.manager.raft().status();
+        if status.removed {
+            return true;
+        }
+        let Some(addr) = leader.filter(|a| *a != record.advertise_addr) else { return false };
+        if status.leader.is_some() || status.stopped {
+            return false;
+        }
+        let request = join_request(record, status.id);
+        let channel = Peers::channel(connector, &addr, None);
+        let mut client = RaftClient::new(channel);
+        match tokio::time::timeout(ASK_PATIENCE, client.join_group(request)).await {
+            Ok(Err(status)) => status.code() == Code::NotFound,
+            Ok(Ok(_)) | Err(_) => false,
+        }
+    }
+
     pub(crate) async fn stop(self) {
         self.manager.stop().await;
         self.door.close().await;
@@ -91,11 +119,7 @@ impl Candidate<'_> {
 
     /// Asks the leader, through any manager, to be taken into the group.
     async fn join_group(&self, record: &NodeRecord) -> Result<v1::JoinGroupResponse, ActiveError> {
-        let request = v1::JoinGroupRequest {
-            node_id: record.node().to_string(),
-            addr: record.advertise_addr.clone(),
-            raft_id: 0,
-        };
+        let request = join_request(record, 0);
         let mut last = "no manager is known".to_owned();
         let asked = tokio::time::timeout(JOIN_GROUP_PATIENCE, async {
             loop {
@@ -116,6 +140,12 @@ impl Candidate<'_> {
             () = demoted(self.agent.clone()) => Err(ActiveError::Demoted),
         }
     }
+}
+
+/// `raft_id`: the number that it has in the group; 0 if it has none.
+fn join_request(record: &NodeRecord, raft_id: u64) -> v1::JoinGroupRequest {
+    let (node_id, addr) = (record.node().to_string(), record.advertise_addr.clone());
+    v1::JoinGroupRequest { node_id, addr, raft_id }
 }
 
 /// Returns when the agent hears that this node is to be a worker; never, if there is no agent yet.

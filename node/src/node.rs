@@ -413,6 +413,7 @@ impl Node {
             tracing::info!(role = active.role().as_str(), "certificate renewed");
         }
         active.follow_role(&self.machine).await?;
+        active.rejoin(&self.machine).await?;
         let status = active.manager.as_ref().map(|m| m.manager.raft().status());
         if let Some(status) = status.filter(|s| s.stopped && !s.removed) {
             let why = status.failure.unwrap_or_default();

@@ -230,6 +230,33 @@ async fn quorum_is_not_given_away() {
     becomes(&cluster, &away, Role::Worker).await;
 }
 
+/// It still has the log of the group that it was taken out of, and a number that is never used again.
+#[tokio::test]
+async fn a_manager_that_was_demoted_and_promoted_while_it_was_away_joins_anew() {
+    let mut cluster = Cluster::start(3, 0).await;
+    let away = cluster.follower().await;
+    cluster.host_mut(&away).kill().await;
+    let members = async |cluster: &Cluster, expected| {
+        eventually("the group has its members", || async {
+            let info = cluster.host(&cluster.leader().await).info().await;
+            if info.manager_count == expected { Ok(()) } else { Err(format!("{}", info.manager_count)) }
+        })
+        .await;
+    };
+    eventually("it may be demoted", || async {
+        set_role(&cluster, &away, v1::Role::Worker).await.map_err(|e| e.message().to_owned())
+    })
+    .await;
+    members(&cluster, 2).await;
+    eventually("it may be promoted", || async {
+        set_role(&cluster, &away, v1::Role::Manager).await.map_err(|e| e.message().to_owned())
+    })
+    .await;
+    cluster.host_mut(&away).start().await;
+    members(&cluster, 3).await;
+    cluster.all_ready(3).await;
+}
+
 #[tokio::test]
 async fn leaving_ends_everything_of_a_node() {
     let mut cluster = Cluster::start(1, 1).await;

@@ -216,7 +216,12 @@ impl Shared {
             return Ok(known.member.raft_id);
         }
         if raft_id != 0 {
-            return Err(Status::failed_precondition("this manager was removed from the group: join it anew"));
+            // It will throw its log away: that must not be because a leader of yesterday does not know it.
+            self.barrier().await?;
+            if self.raft.status().members.iter().all(|m| m.member.node_id != node) {
+                return Err(Status::not_found("this manager was removed from the group: join it anew"));
+            }
+            return Err(Status::unavailable("the group changes"));
         }
         let member = self.raft.add_member(node, addr).await.map_err(|e| status::propose(&e))?;
         tracing::info!(node.id = %node, raft.id = member.raft_id, addr = member.address, "manager joined the group");

@@ -31,11 +31,11 @@ impl RaftApi {
 
     fn must_be_manager(&self, node: &NodeId) -> Result<(), Status> {
         let view = self.shared.state.view();
-        match view.node(node).map(|n| n.role) {
-            Some(Role::Manager) => Ok(()),
-            Some(Role::Worker) | None => {
-                Err(Status::permission_denied(format!("node {node} is not a manager")))
-            }
+        // One that is on its way out is none either.
+        let is_one = view.node(node).is_some_and(|n| n.role == Role::Manager && n.spec.role == Role::Manager);
+        match is_one {
+            true => Ok(()),
+            false => Err(Status::permission_denied(format!("node {node} is not a manager"))),
         }
     }
 

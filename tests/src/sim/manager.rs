@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use swarm_manager_core::context::Context;
 use swarm_manager_core::leader::{Effect, Input, Leader, SessionInput};
-use swarm_manager_core::role::{Member as RoleMember, RoleStep, next_step};
+use swarm_manager_core::role::{Member as RoleMember, RoleStep, keeps_quorum, next_step};
 use swarm_manager_core::store::{Draft, Store};
 use swarm_manager_raft::core::{CoreSettings, EntryKind, Envelope, ReadState, Ready, Restored};
 use swarm_manager_raft::{Change, Core, Member, MemberRole, Role as RaftRole, SnapshotMeta};
 use swarm_manager_server::codec;
 use swarm_types::id::{IdSource, NodeId, Seed, SessionId};
-use swarm_types::node::{ManagerMembership, Role};
+use swarm_types::node::{ManagerMembership, Node, Role};
 use swarm_types::time::Timestamp;
 
 use super::Sim;
 use super::command::{Answer, Command};
-use super::disk::{Disk, Snapshot};
+use super::disk::{Disk, Snapshot, Torn};
 use super::event::{Body, What};
 use super::net::Host;
 use crate::invariants::watch::Done;
@@ -112,6 +112,9 @@ impl Sim {
         let seed = Seed(self.dice.next_u64());
         let life = self.hosts[host].life;
         let Some(manager) = self.hosts[host].manager.as_mut().filter(|m| !m.removed) else { return };
+        if manager.disk.restored().log_is_superseded() {
+            manager.disk.reset_log();
+        }
         let restored = manager.disk.restored();
         let store = manager.disk.snapshot.store();
         let core = match Core::new(CoreSettings::new(manager.raft_id, seed), restored) {
@@ -179,7 +182,10 @@ impl Sim {
             if running.pending.is_some() {
                 return;
             }
-            let unproposed = propose_batch(running);
+            let (unproposed, plans) = propose_batch(running);
+            for (term, index, base) in plans {
+                self.invariants.planned(term, index, base);
+            }
             for waiter in unproposed {
                 if let Waiter::Write { from, .. } = waiter {
                     self.answer(host, from, Answer::Elsewhere(None));
@@ -301,11 +307,10 @@ impl Sim {
             let refused = verdict.is_err();
             let events = verdict.unwrap_or_default();
             let own = matches!(waiter, Some(Waiter::Own(_)));
-            let base = if let Some(Waiter::Own(base)) = waiter { Some(base) } else { None };
             self.check_applied(
                 host,
                 entry,
-                Some(Done { before: &before, view: &view, events: &events, refused, base }),
+                Some(Done { before: &before, view: &view, events: &events, refused }),
             );
             let Some(running) = self.running(host) else { return };
             if let Some(leading) = &mut running.leading {
@@ -481,7 +486,7 @@ impl Sim {
                 if let Some(&(current, conn, to)) = leading.sessions.get(&node)
                     && current == session
                 {
-                    self.send_stream(host, to, conn, Body::Assign { conn, session, message });
+                    self.send_unruly(host, to, conn, Body::Assign { conn, session, message });
                 }
             }
             Effect::Close(node, session, _) => {
@@ -528,7 +533,7 @@ impl Sim {
         conn: u64,
         description: swarm_types::node::NodeDescription,
     ) {
-        let hint = self.leader_hint(host).filter(|h| *h != host);
+        let hint = self.leader_hint(host).or_else(|| self.way_from(host)).filter(|h| *h != host);
         let session = SessionId::new(format!("s{conn}"));
         let managers = self.manager_hosts(host);
         let node = self.hosts[from].node;
@@ -552,6 +557,15 @@ impl Sim {
             self.send_stream(host, from, conn, Body::Close { conn, leader: hint });
         }
         current
+    }
+
+    /// A node leaves.
+    pub fn goodbye(&mut self, host: Host, from: Host, conn: u64, session: SessionId) {
+        if self.session_is_current(host, from, conn, session) {
+            let node = self.hosts[from].node;
+            let ended = SessionInput::Ended { session, goodbye: true };
+            self.leader_in(host, Input::Session(node, ended));
+        }
     }
 
     /// An agent's connection is closed.
@@ -630,6 +644,21 @@ impl Sim {
         self.pump(host);
     }
 
+    /// The manager's process dies, perhaps in the middle of a write.
+    pub fn tear_manager(&mut self, host: Host) {
+        let torn = [Torn::Nothing, Torn::First, Torn::All][usize::try_from(self.dice.below(3)).unwrap_or(0)];
+        if let Some(manager) = &mut self.hosts[host].manager {
+            manager.disk.lose_unsynced();
+            if let Some(running) = &mut manager.running
+                && let Some(ready) = running.pending.take()
+                && !manager.disk.full
+            {
+                manager.disk.tear(&ready, running.incoming.take(), torn);
+            }
+        }
+        self.kill_manager(host, false);
+    }
+
     /// The manager's process ends. With `removed`, for good.
     pub fn kill_manager(&mut self, host: Host, removed: bool) {
         self.stop_leading(host);
@@ -680,16 +709,24 @@ impl Sim {
         self.raft_process(host);
     }
 
-    /// A node that was promoted wants to take part.
-    pub fn join_group(&mut self, host: Host, from: Host) {
+    /// A manager wants to take part, or to know whether it does.
+    pub fn join_group(&mut self, host: Host, from: Host, raft_id: u64) {
         let node_id = self.hosts[from].node;
         let Some(running) = self.running(host) else { return };
         if let Some(known) = running.core.members().by_node(&node_id) {
             let raft_id = known.raft_id;
             return self.send(host, from, Body::Joined { raft_id });
         }
-        let may = running.store.view().node(&node_id).is_some_and(|n| n.role == Role::Manager);
+        let is_one = |n: &Node| n.role == Role::Manager && n.spec.role == Role::Manager;
+        let may = running.store.view().node(&node_id).is_some_and(|n| is_one(n));
         if running.pending.is_some() || !may || running.leading.is_none() {
+            return;
+        }
+        if raft_id != 0 {
+            // The shipped leader makes sure that it still leads before it says so.
+            if keeps_quorum(&role_members(&running.core), 0) {
+                self.send(host, from, Body::Outside { raft_id });
+            }
             return;
         }
         let raft_id = running.core.members().next_id();
@@ -716,26 +753,31 @@ fn role_members(core: &Core) -> Vec<RoleMember> {
     core.members().iter().map(member).collect()
 }
 
-/// Proposes what waits for it; gives back the commands for which that did not work.
-fn propose_batch(running: &mut Running) -> Vec<Waiter> {
+/// Proposes what waits for it; gives back the commands for which that did not work, and for each plan its
+/// term, its index and what it was decided on.
+fn propose_batch(running: &mut Running) -> (Vec<Waiter>, Vec<(u64, u64, u64)>) {
     if running.batch.is_empty() || running.core.role() != RaftRole::Leader {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     let data = running.batch.iter().map(|(data, _)| data.clone()).collect();
     let batch = std::mem::take(&mut running.batch);
     match running.core.propose(data) {
         Ok(ids) => {
+            let mut plans = Vec::new();
             for (id, (_, waiter)) in ids.into_iter().zip(batch) {
+                if let Waiter::Own(base) = &waiter {
+                    plans.push((id.term, id.index, *base));
+                }
                 running.waiting.insert(id.index, (id.term, waiter));
             }
-            Vec::new()
+            (Vec::new(), plans)
         }
         Err(_) => {
             let own = |(_, waiter): &(Bytes, Waiter)| matches!(waiter, Waiter::Own(_));
             if let Some(leading) = running.leading.as_mut().filter(|_| batch.iter().any(own)) {
                 leading.inputs.push_back(Input::Lost);
             }
-            batch.into_iter().map(|(_, waiter)| waiter).collect()
+            (batch.into_iter().map(|(_, waiter)| waiter).collect(), Vec::new())
         }
     }
 }
