@@ -11,7 +11,7 @@ use swarm_manager_raft::core::{CoreSettings, EntryKind, Envelope, ReadState, Rea
 use swarm_manager_raft::{Change, Core, Member, MemberRole, Role as RaftRole, SnapshotMeta};
 use swarm_manager_server::codec;
 use swarm_types::id::{IdSource, NodeId, Seed, SessionId};
-use swarm_types::node::{ManagerMembership, Node, Role};
+use swarm_types::node::{ManagerMembership, Node, NodeDescription, Role};
 use swarm_types::time::Timestamp;
 
 use super::Sim;
@@ -25,6 +25,8 @@ use crate::invariants::watch::Done;
 pub const TICK_MS: u64 = 100;
 /// Entries kept in the log behind a snapshot.
 const KEEP: u64 = 10;
+/// Reads for sessions have other numbers than those for a new leader.
+const SESSION: u64 = 1 << 63;
 /// A write is decided anew so often.
 const ATTEMPTS: u32 = 50;
 
@@ -35,6 +37,14 @@ pub enum Waiter {
     Own(u64),
     /// A command: who asked, the number of the question, how often it was decided.
     Write { from: Option<(Host, u64)>, command: Box<Command>, attempts: u32 },
+}
+
+/// An agent that wants a session.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    from: Host,
+    conn: u64,
+    description: Box<NodeDescription>,
 }
 
 /// What the raft thread has yet to look at.
@@ -73,6 +83,10 @@ pub struct Running {
     /// Elected, and waits until all of earlier terms is applied: term, number of the read, the index.
     barrier: Option<(u64, u64, Option<u64>)>,
     read_asked: bool,
+    /// Agents that want a session, which the leader first makes sure it may give: by the number of the read.
+    asking: BTreeMap<u64, Asking>,
+    /// Those for which it has, once all up to this index is applied.
+    granted: Vec<(u64, Asking)>,
     ticks: u64,
     snapshot: Option<Snapshot>,
     /// While it leads.
@@ -131,6 +145,8 @@ impl Sim {
             waiting: BTreeMap::new(),
             barrier: None,
             read_asked: false,
+            asking: BTreeMap::new(),
+            granted: Vec::new(),
             ticks: 0,
             snapshot: None,
             leading: None,
@@ -284,6 +300,7 @@ impl Sim {
             note_read(running, read);
         }
         self.look_at_role(host);
+        self.grant(host);
         let Some(running) = self.running(host) else { return };
         if running.core.is_removed() {
             self.note(|| format!("{host} is no manager any more"));
@@ -451,6 +468,12 @@ impl Sim {
         for (_, conn, to) in leading.sessions.into_values() {
             self.send_stream(host, to, conn, Body::Close { conn, leader: hint });
         }
+        let Some(running) = self.running(host) else { return };
+        let granted = std::mem::take(&mut running.granted).into_iter().map(|(_, asking)| asking);
+        let waiting: Vec<_> = std::mem::take(&mut running.asking).into_values().chain(granted).collect();
+        for Asking { from, conn, .. } in waiting {
+            self.send_stream(host, from, conn, Body::Close { conn, leader: hint });
+        }
     }
 
     fn leader_handle(&mut self, host: Host, input: Input) {
@@ -526,13 +549,32 @@ impl Sim {
     }
 
     /// An agent wants a session.
-    pub fn register(
-        &mut self,
-        host: Host,
-        from: Host,
-        conn: u64,
-        description: swarm_types::node::NodeDescription,
-    ) {
+    pub fn register(&mut self, host: Host, from: Host, conn: u64, description: Box<NodeDescription>) {
+        let hint = self.leader_hint(host).or_else(|| self.way_from(host)).filter(|h| *h != host);
+        let leads =
+            self.running(host).is_some_and(|r| r.leading.is_some() && r.core.read_index(conn | SESSION));
+        match self.running(host).filter(|_| leads) {
+            Some(running) => {
+                running.asking.insert(conn | SESSION, Asking { from, conn, description });
+                self.pump(host);
+            }
+            None => self.send_stream(host, from, conn, Body::Close { conn, leader: hint }),
+        }
+    }
+
+    /// Gives sessions to those for which the leader has made sure that it leads.
+    fn grant(&mut self, host: Host) {
+        let Some(running) = self.running(host) else { return };
+        let applied = running.core.applied();
+        let (now, later) = std::mem::take(&mut running.granted).into_iter().partition(|(i, _)| *i <= applied);
+        running.granted = later;
+        let now: Vec<(u64, Asking)> = now;
+        for (_, Asking { from, conn, description }) in now {
+            self.open_session(host, from, conn, *description);
+        }
+    }
+
+    fn open_session(&mut self, host: Host, from: Host, conn: u64, description: NodeDescription) {
         let hint = self.leader_hint(host).or_else(|| self.way_from(host)).filter(|h| *h != host);
         let session = SessionId::new(format!("s{conn}"));
         let managers = self.manager_hosts(host);
@@ -544,7 +586,9 @@ impl Sim {
         leading.sessions.insert(node, (session, conn, from));
         self.send_stream(host, from, conn, Body::Registered { conn, session, managers });
         let input = SessionInput::Registered { session, description, addr };
-        self.leader_in(host, Input::Session(node, input));
+        if let Some(leading) = self.running(host).and_then(|r| r.leading.as_mut()) {
+            leading.inputs.push_back(Input::Session(node, input));
+        }
     }
 
     /// True if this is the session that the node has with this leader; if not, the agent is told.
@@ -787,5 +831,8 @@ fn note_read(running: &mut Running, read: ReadState) {
         && *number == read.ctx
     {
         *index = Some(read.index);
+    }
+    if let Some(asking) = running.asking.remove(&read.ctx) {
+        running.granted.push((read.index, asking));
     }
 }

@@ -261,7 +261,7 @@ impl Sim {
             Body::Unreachable { raft_id } => {
                 self.raft_in(to, RaftIn::Unreachable(raft_id));
             }
-            Body::Register { conn, description } => self.register(to, from, conn, *description),
+            Body::Register { conn, description } => self.register(to, from, conn, description),
             Body::Registered { conn, session, managers } => self.registered(to, conn, session, managers),
             Body::Assign { conn: _, session, message } => {
                 self.agent_in(to, swarm_worker_core::agent::Input::Assigned(session, message));
