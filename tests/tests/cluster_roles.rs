@@ -128,6 +128,7 @@ async fn group(cluster: &Cluster) -> (u64, u64) {
 #[tokio::test]
 async fn a_demotion_in_the_middle_of_a_promotion_leaves_no_stray_in_the_group() {
     let cluster = Cluster::start(1, 1).await;
+    cluster.expect_log(&["this manager does not vote yet"]);
     for wait_ms in [0, 5, 20, 40, 80, 160] {
         set_role(&cluster, "w1", v1::Role::Manager).await.unwrap();
         // The race itself: each round another moment of the promotion is hit.
@@ -164,6 +165,7 @@ async fn a_leader_that_is_demoted_hands_over() {
 #[tokio::test]
 async fn a_worker_that_was_away_asks_a_former_manager_its_way() {
     let mut cluster = Cluster::start(1, 2).await;
+    cluster.expect_log(&["node is down"]);
     cluster.host_mut("w1").kill().await;
     eventually("its absence is seen", || async {
         let nodes = cluster.nodes().await.map_err(|e| e.to_string())?;
@@ -204,6 +206,7 @@ async fn a_worker_that_was_away_asks_a_former_manager_its_way() {
 #[tokio::test]
 async fn quorum_is_not_given_away() {
     let mut cluster = Cluster::start(3, 0).await;
+    cluster.expect_log(&["node is down"]);
     let away = cluster.follower().await;
     cluster.host_mut(&away).kill().await;
     let present = cluster.follower().await;
@@ -234,6 +237,7 @@ async fn quorum_is_not_given_away() {
 #[tokio::test]
 async fn a_manager_that_was_demoted_and_promoted_while_it_was_away_joins_anew() {
     let mut cluster = Cluster::start(3, 0).await;
+    cluster.expect_log(&["node is down"]);
     let away = cluster.follower().await;
     cluster.host_mut(&away).kill().await;
     let members = async |cluster: &Cluster, expected| {

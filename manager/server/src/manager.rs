@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use swarm_manager_core::context::Context;
 use swarm_manager_core::control::cluster::Founding;
 use swarm_manager_core::control::{self, Denied};
+use swarm_manager_core::pace::Pace;
 use swarm_manager_core::store::Draft;
 use swarm_manager_raft::node::{ProposeError, SnapshotPolicy, StartError};
 use swarm_manager_raft::{DataKey, RaftHandle, RaftNode, Settings as RaftSettings};
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) passing: Passing,
     pub(crate) leader: LeaderLine,
     ids: Mutex<IdSource>,
+    pace: Mutex<Pace>,
 }
 
 /// A certificate request and a token are a fraction of this.
@@ -117,9 +119,10 @@ const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_ATTEMPTS: usize = 50;
 
 impl Shared {
-    /// The time; never before the store's newest.
+    /// The cluster's time; never before the store's newest.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now().max(self.state.view().newest_time())
+        let mut pace = self.pace.lock().expect("no code panics while it reads the time");
+        pace.read(self.clock.now(), self.state.view().newest_time())
     }
 
     pub(crate) fn new_id(&self) -> String {
@@ -352,6 +355,7 @@ impl Manager {
             transfers,
             leader: line,
             ids: Mutex::new(IdSource::new(settings.seed)),
+            pace: Mutex::default(),
         });
         if let Start::Found(founding) = start {
             found(&shared, *founding).await?;

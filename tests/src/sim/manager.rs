@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use swarm_manager_core::context::Context;
 use swarm_manager_core::leader::{Effect, Input, Leader, SessionInput};
+use swarm_manager_core::pace::Pace;
 use swarm_manager_core::role::{Member as RoleMember, RoleStep, keeps_quorum, next_step};
 use swarm_manager_core::store::{Draft, Store};
 use swarm_manager_raft::core::{CoreSettings, EntryKind, Envelope, ReadState, Ready, Restored};
@@ -88,6 +89,7 @@ pub struct Running {
     /// Those for which it has, once all up to this index is applied.
     granted: Vec<(u64, Asking)>,
     ticks: u64,
+    pace: Pace,
     snapshot: Option<Snapshot>,
     /// While it leads.
     pub leading: Option<Leading>,
@@ -148,6 +150,7 @@ impl Sim {
             asking: BTreeMap::new(),
             granted: Vec::new(),
             ticks: 0,
+            pace: Pace::default(),
             snapshot: None,
             leading: None,
         });
@@ -402,9 +405,11 @@ impl Sim {
 
     /// The time as this manager's process has it.
     pub fn manager_now(&mut self, host: Host) -> Timestamp {
-        let now = self.local_now(host);
-        let newest = self.running(host).map(|r| r.store.view().newest_time());
-        now.max(newest.unwrap_or_default())
+        let clock = self.local_now(host);
+        match self.running(host) {
+            Some(running) => running.pace.read(clock, running.store.view().newest_time()),
+            None => clock,
+        }
     }
 
     /// Where this manager believes the leader to be.
