@@ -57,7 +57,10 @@ fn networks(args: &Args) -> Arc<dyn TaskNetworks> {
         Ok(networks) => Arc::new(networks),
         Err(e) => {
             let text = format!("this node has no networks: {}", chain(&e));
-            tracing::warn!(error = text, "only containers without networks, or with the host's, can run here");
+            tracing::warn!(
+                error = text,
+                "only containers without networks, or with the host's, can run here"
+            );
             let problems = vec![NetworkProblem { subject: "networks".into(), text }];
             Arc::new(NoNetworks::because(NetworkStatus { problems, ..NetworkStatus::default() }))
         }

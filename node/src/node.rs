@@ -15,7 +15,7 @@ use swarm_manager_server::{Founding, Start};
 use swarm_proto::v1;
 use swarm_types::cluster::{ClusterSpec, JoinTokens, RootCa as StoredCa};
 use swarm_types::id::{ClusterId, IdSource, NodeId};
-use swarm_types::node::{ManagerMembership, NodeDescription};
+use swarm_types::node::{ManagerMembership, NodeDescription, Role};
 use swarm_types::time::Timestamp;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
@@ -233,7 +233,8 @@ impl Node {
         let mut phase = self.phase.lock().await;
         match started {
             Ok(active) => {
-                let (node_id, is_manager) = (active.record.node().to_string(), active.manager.is_some());
+                let (node_id, is_manager) =
+                    (active.record.node().to_string(), active.role() == Role::Manager);
                 *phase = Phase::Active(Box::new(active));
                 self.moved.notify_one();
                 tracing::info!(node.id = node_id, manager = is_manager, "this node joined a cluster");
@@ -318,7 +319,7 @@ impl Node {
 
     fn forget(&self) {
         self.machine.manager_calls.set(None);
-        self.machine.manager_calls.set_in_swarm(false);
+        self.machine.manager_calls.set_place(None);
         if let Err(e) = self.machine.state.clear() {
             tracing::error!(error = %chain(&e), "the node's folder cannot be cleared");
         }
@@ -420,6 +421,7 @@ impl Node {
             tracing::info!(role = active.role().as_str(), "certificate renewed");
         }
         active.follow_role(&self.machine).await?;
+        active.rejoin(&self.machine).await?;
         let status = active.manager.as_ref().map(|m| m.manager.raft().status());
         if let Some(status) = status.filter(|s| s.stopped && !s.removed) {
             let why = status.failure.unwrap_or_default();

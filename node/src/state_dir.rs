@@ -33,13 +33,22 @@ pub(crate) struct NodeRecord {
     /// The address for the traffic of networks; none: the one that it is seen under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) data_path_addr: Option<IpAddr>,
+    /// It was a manager once: nodes that were away since then may know no other.
+    #[serde(default)]
+    pub(crate) was_manager: bool,
 }
 
 impl NodeRecord {
     pub(crate) fn new(node: NodeId, cluster: ClusterId, advertise_addr: String, listen_addr: String) -> Self {
-        let (node_id, cluster_id) = (node.to_string(), cluster.to_string());
-        let (managers, data_path_addr) = (Vec::new(), None);
-        NodeRecord { node_id, cluster_id, advertise_addr, listen_addr, managers, data_path_addr }
+        NodeRecord {
+            node_id: node.to_string(),
+            cluster_id: cluster.to_string(),
+            advertise_addr,
+            listen_addr,
+            managers: Vec::new(),
+            data_path_addr: None,
+            was_manager: false,
+        }
     }
     pub(crate) fn node(&self) -> NodeId {
         NodeId::new(&self.node_id)

@@ -310,3 +310,6 @@ fn fail(plan: &mut Plan, ctx: &Context<'_>, service: &Service, started_at: Times
     put_status(plan, service, UpdateStatus { state, started_at, completed_at: Timestamp::ZERO, message });
     Next::Nothing
 }
+
+#[cfg(test)]
+mod tests;

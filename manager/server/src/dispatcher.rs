@@ -158,6 +158,10 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
     async fn session(&self, request: Request<v1::SessionRequest>) -> Result<Response<SessionStream>, Status> {
         let node = caller(&request)?;
         self.must_lead()?;
+        // A session begins with the whole set of the node's tasks, and what is not in it is stopped. One that led
+        // yesterday and was asleep since must not say it: it has to be heard by a majority now.
+        self.shared.barrier().await?;
+        self.must_lead()?;
         let remote = request.extensions().get::<Peer>().and_then(|p| p.remote);
         let description = request.into_inner().description;
         let description = description.ok_or_else(|| Status::invalid_argument("description: missing"))?;

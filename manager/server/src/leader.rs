@@ -189,8 +189,11 @@ impl Driver {
                     }
                 }
                 Some(()) = wake => {
-                    self.wake = None;
-                    self.handle(Input::Tick);
+                    // The cluster's time may pass slower than the runtime's (see `core::pace`).
+                    if self.wake.is_some_and(|at| at <= self.shared.now()) {
+                        self.wake = None;
+                        self.handle(Input::Tick);
+                    }
                 }
                 Some(_) = self.steps.join_next() => self.roles_due = true,
                 changed = members.changed() => {

@@ -18,7 +18,7 @@ pub mod task_keeps_its_node;
 pub mod told_the_truth;
 pub mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_manager_core::store::View;
 
@@ -37,6 +37,8 @@ pub struct Invariants {
     containers: NoContainerTwice,
     addresses: AddressesAreUnique,
     acknowledged: BTreeSet<u64>,
+    /// Plans by term and index: the version of the store that each was decided on.
+    plans: BTreeMap<(u64, u64), u64>,
 }
 
 impl Invariants {
@@ -47,6 +49,10 @@ impl Invariants {
     /// A manager's store is that of a snapshot up to `index`.
     pub fn restarted(&mut self, host: usize, index: u64) {
         self.logs.restarted(host, index);
+    }
+    /// A leader has proposed a plan that it decided on the version `base` of the store.
+    pub fn planned(&mut self, term: u64, index: u64, base: u64) {
+        self.plans.insert((term, index), base);
     }
     /// Somebody was told that this entry is written.
     pub fn acknowledged(&mut self, index: u64) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use swarm_manager_core::context::Context;
+use swarm_manager_core::control::cluster::Joining;
 use swarm_manager_core::control::{self, Denied, resolve};
 use swarm_manager_core::role::{self, Member};
 use swarm_manager_core::store::Draft;
@@ -33,6 +34,12 @@ pub enum Command {
     RemoveNode {
         name: String,
         force: bool,
+    },
+    /// A machine shows a join token.
+    Join {
+        host: usize,
+        node: NodeId,
+        role: Role,
     },
     /// Of the leader's driver: a node has its role.
     SetRole(NodeId, Role),
@@ -109,6 +116,10 @@ impl Command {
                 let id = resolve::node(draft, name)?.id;
                 control::node::remove(draft, &id, *force)
             }
+            Command::Join { host, node, role } => {
+                let (availability, addr) = (Availability::Active, format!("10.0.0.{host}"));
+                control::cluster::join(draft, &Joining { node: *node, role: *role, availability, addr })
+            }
             Command::SetRole(node, role) => {
                 role::set_role(draft, node, *role);
                 Ok(())
@@ -122,7 +133,8 @@ impl Command {
 }
 
 impl Change {
-    fn apply(&self, spec: &mut ServiceSpec) {
+    /// Makes the change.
+    pub fn apply(&self, spec: &mut ServiceSpec) {
         match self {
             Change::Replicas(n) => spec.mode = Mode::Replicated { replicas: *n },
             Change::Label(value) => {

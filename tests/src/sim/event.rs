@@ -50,6 +50,8 @@ pub enum What {
     Resume { host: Host, life: u64 },
     /// A host boots.
     Boot { host: Host },
+    /// A connection that has lost a message is broken at last.
+    Break { host: Host, conn: u64 },
     /// The kernel tries again to send what a cut held up.
     Resend { from: Host, to: Host, conn: u64, tries: u64 },
     /// The next fault.
@@ -96,6 +98,8 @@ pub enum Body {
     Close { conn: u64, leader: Option<Host> },
     /// The agent's side of the connection is closed.
     HungUp { conn: u64 },
+    /// The node leaves the cluster.
+    Goodbye { conn: u64, session: SessionId },
     /// A sign of life.
     Heartbeat { conn: u64, session: SessionId, n: u64 },
     /// It was seen.
@@ -108,8 +112,10 @@ pub enum Body {
     Ask { ask: u64, command: Box<Command> },
     /// Its outcome.
     Answer { ask: u64, answer: Answer },
-    /// A node that was promoted wants to take part.
-    JoinGroup,
+    /// A manager wants to take part, or to know whether it still does under its number (0: it has none).
+    JoinGroup { raft_id: u64 },
+    /// It does not.
+    Outside { raft_id: u64 },
     /// It may, under this number.
     Joined { raft_id: u64 },
 }

@@ -16,6 +16,7 @@ use super::Sim;
 use super::command::{Change, Command, NodeChange};
 use super::event::What;
 use super::user::Fate;
+use crate::invariants::no_acknowledged_write_lost::service_of;
 
 /// Names that services get.
 const NAMES: [&str; 4] = ["web", "api", "db", "job"];
@@ -159,6 +160,12 @@ impl Sim {
     fn idea_about_a_node(&mut self) {
         let host = self.pick(self.hosts.len());
         let name = self.hosts[host].name.clone();
+        if !self.hosts[host].joined {
+            return self.idea_to_join(host);
+        }
+        if self.dice.below(12) == 0 {
+            return self.leave(host);
+        }
         match self.dice.below(8) {
             0 => {
                 self.want(Command::Node { name, change: NodeChange::Role(Role::Manager) });
@@ -183,11 +190,15 @@ impl Sim {
     }
 }
 
-fn service_of(command: &Command) -> Option<&str> {
-    match command {
-        Command::Create(spec) => Some(&spec.annotations.name),
-        Command::Update { name, .. } | Command::Rollback(name) | Command::Remove(name) => Some(name),
-        _ => None,
+impl Sim {
+    /// A machine that is in no cluster shows a token, once.
+    fn idea_to_join(&mut self, host: usize) {
+        let node = self.hosts[host].node;
+        let asks = |c: &Command| matches!(c, Command::Join { node: n, .. } if *n == node);
+        if !self.user.asked.values().any(|a| asks(&a.command)) {
+            let role = if self.dice.below(3) == 0 { Role::Manager } else { Role::Worker };
+            self.want(Command::Join { host, node, role });
+        }
     }
 }
 

@@ -107,7 +107,8 @@ impl SessionError {
         match self {
             SessionError::Redirected { leader, .. } => Some(leader),
             SessionError::Closed { leader, .. } => leader.as_deref(),
-            SessionError::Dial { .. }
+            SessionError::Dial { source: DialError::Elsewhere(leader), .. } => Some(leader),
+            SessionError::Dial { source: DialError::Failed(_), .. }
             | SessionError::DialTimeout(_)
             | SessionError::Call { .. }
             | SessionError::CallTimeout { .. }

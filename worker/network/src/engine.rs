@@ -262,7 +262,8 @@ impl Engine {
     /// Makes everything that is not known to be as wanted so; how many things were not.
     fn work(&mut self) -> usize {
         self.open_rooms();
-        let places = self.rooms.iter().filter(|(place, room)| self.plan.contains_key(place) && !room.is_as_wanted());
+        let places =
+            self.rooms.iter().filter(|(place, room)| self.plan.contains_key(place) && !room.is_as_wanted());
         let places: Vec<Place> = places.map(|(place, _)| *place).collect();
         let mut works = Works::new();
         self.begin(places, &mut works);
@@ -409,7 +410,8 @@ impl Engine {
 
     fn check(&mut self, place: Option<Place>) -> Result<Vec<Difference>, KernelError> {
         let mut found = Vec::new();
-        let places: Vec<Place> = self.plan.keys().copied().filter(|p| place.is_none_or(|place| place == *p)).collect();
+        let places: Vec<Place> =
+            self.plan.keys().copied().filter(|p| place.is_none_or(|place| place == *p)).collect();
         for place in places {
             let in_place = check::room(&mut self.rooms, place, &self.home);
             let failed = |why: crate::socket::Refusal| {

@@ -55,8 +55,7 @@ pub(crate) struct Have {
 }
 
 /// News of links, addresses, routes, rules and neighbours.
-const ROUTE_GROUPS: u32 =
-    1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
+const ROUTE_GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
 /// News of tables.
 const TABLE_GROUPS: u32 = 1 << 6;
 
@@ -71,7 +70,8 @@ impl Have {
         namespace.addrs.retain(|(on, _)| on != device);
         namespace.neighbours.retain(|(on, _), _| on != device);
         namespace.forwarding.retain(|(on, _), _| on != device);
-        Arc::make_mut(&mut namespace.routes).retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
+        Arc::make_mut(&mut namespace.routes)
+            .retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
     }
 }
 
@@ -134,8 +134,8 @@ impl Room {
     /// Whether a device is one of ours.
     pub(crate) fn is_our_device(&self, device: &Device) -> bool {
         let is_made = KINDS.contains(&&device.kind[..]);
-        let is_planned = self.want.links.contains_key(&device.name)
-            || self.before.links.contains_key(&device.name);
+        let is_planned =
+            self.want.links.contains_key(&device.name) || self.before.links.contains_key(&device.name);
         match self.place {
             Place::Host => is_planned || (device.name.starts_with("sw-") && is_made),
             Place::Sandbox(_) => is_planned || is_made,

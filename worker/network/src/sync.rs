@@ -221,7 +221,9 @@ pub(crate) fn tables(room: &mut Room, outcome: &mut Outcome) {
     for _ in 0..TRIES {
         let (mut have, generation) = match room.tables() {
             Ok(found) => found,
-            Err(why) => return outcome.fail(format!("read the tables of nftables: {}", words::refused(&why))),
+            Err(why) => {
+                return outcome.fail(format!("read the tables of nftables: {}", words::refused(&why)));
+            }
         };
         let mut wanted = LowTables::new();
         let mut unfit = Vec::new();
@@ -248,7 +250,8 @@ pub(crate) fn tables(room: &mut Room, outcome: &mut Outcome) {
         outcome.failed.extend(unfit);
         return;
     }
-    outcome.fail("change the tables of nftables: another program changes them all the time; find and stop it");
+    outcome
+        .fail("change the tables of nftables: another program changes them all the time; find and stop it");
 }
 
 /// From one plan to the next, if nobody has changed anything in between; how much there was to do.
@@ -317,7 +320,12 @@ fn one_by_one(room: &mut Room, changes: &[TableChange<'_>], outcome: &mut Outcom
 }
 
 /// Settings. Those of devices that are not there yet fail the first time, which is fine.
-pub(crate) fn settings(room: &Room, home: &std::fs::File, is_last: bool, outcome: &mut Outcome) -> io::Result<()> {
+pub(crate) fn settings(
+    room: &Room,
+    home: &std::fs::File,
+    is_last: bool,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
     let (written, failed) = crate::sysctl::apply(&room.file, home, &room.want.sysctls)?;
     outcome.changed += written;
     for (key, err) in failed.into_iter().filter(|_| is_last) {

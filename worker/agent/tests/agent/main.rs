@@ -38,9 +38,9 @@ struct PlainDialer;
 impl Dialer for PlainDialer {
     fn dial(&self, addr: String) -> BoxFuture<'_, Result<Channel, DialError>> {
         async move {
-            let endpoint =
-                Endpoint::from_shared(format!("http://{addr}")).map_err(|e| DialError(e.to_string()))?;
-            endpoint.connect().await.map_err(|e| DialError(format!("{addr}: {e}")))
+            let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+                .map_err(|e| DialError::Failed(e.to_string()))?;
+            endpoint.connect().await.map_err(|e| DialError::Failed(format!("{addr}: {e}")))
         }
         .boxed()
     }

@@ -195,7 +195,9 @@ fn of_sets(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut(S
                 }
                 for (key, data) in &want.elements {
                     match have.elements.get(key) {
-                        None => drop(add(format!("{set} element {}", super::text::key(want, key)), "missing")),
+                        None => {
+                            drop(add(format!("{set} element {}", super::text::key(want, key)), "missing"))
+                        }
                         Some(other) if other != data => {
                             let how = format!(
                                 "is {} instead of {}",
