@@ -41,9 +41,8 @@ pub(crate) fn room(rooms: &mut Rooms, place: Place, home: &File) -> Result<Vec<D
     of_paths(&mut found, room, &have);
     let settings = sysctl::differences(&room.file, home, &room.want.sysctls);
     for (key, there) in settings.map_err(|err| crate::socket::errno_of(&err))? {
-        let how = there.map_or("missing".into(), |there| {
-            format!("is {there} instead of {}", room.want.sysctls[&key])
-        });
+        let how = there
+            .map_or("missing".into(), |there| format!("is {there} instead of {}", room.want.sysctls[&key]));
         found.add(format!("sysctl net/{key}"), how);
     }
     let (tables, _) = room.tables()?;
@@ -92,10 +91,14 @@ fn of_paths(found: &mut Found, room: &Room, have: &Have) {
     let wanted: BTreeSet<Route> = want.routes.iter().cloned().map(plain).collect();
     found.sets(&there.routes, &wanted, words::route);
     found.sets(&there.rules, &want.rules, words::rule);
-    let neighbours = |all: &std::collections::BTreeMap<_, _>| all.iter().map(|(k, v): (&(String, _), _)| (k.clone(), *v)).collect();
+    let neighbours = |all: &std::collections::BTreeMap<_, _>| {
+        all.iter().map(|(k, v): (&(String, _), _)| (k.clone(), *v)).collect()
+    };
     let (a, b): (BTreeSet<_>, BTreeSet<_>) = (neighbours(&there.neighbours), neighbours(&want.neighbours));
     found.sets(&a, &b, |(key, mac)| words::neighbour(key, *mac));
-    let entries = |all: &std::collections::BTreeMap<_, _>| all.iter().map(|(k, v): (&(String, _), _)| (k.clone(), *v)).collect();
+    let entries = |all: &std::collections::BTreeMap<_, _>| {
+        all.iter().map(|(k, v): (&(String, _), _)| (k.clone(), *v)).collect()
+    };
     let (a, b): (BTreeSet<_>, BTreeSet<_>) = (entries(&there.forwarding), entries(&want.forwarding));
     found.sets(&a, &b, |(key, behind)| words::forwarding(key, *behind));
 }

@@ -71,7 +71,9 @@ fn read(body: &[u8], addr: IpAddr) -> Option<Entry> {
             ORIGINAL => entry.original = value.to_vec(),
             REPLY => source = find(value, 1).and_then(reply_source),
             STATUS => is_answered = be32(value) & ANSWERED != 0,
-            PROTOCOL_STATE => tcp = find(value, 1).and_then(|tcp| find(tcp, 1)).and_then(|s| s.first().copied()),
+            PROTOCOL_STATE => {
+                tcp = find(value, 1).and_then(|tcp| find(tcp, 1)).and_then(|s| s.first().copied())
+            }
             ID => entry.id = Some(value.to_vec()),
             ZONE => entry.zone = Some(value.to_vec()),
             _ => {}
@@ -124,18 +126,27 @@ pub(crate) struct Load {
 pub(crate) fn load(socket: &mut Socket) -> Result<Load, Refusal> {
     const DROP: u16 = 10;
     let mut load = Load::default();
-    socket.ask(GET_STATS, 0, |w| w.fixed(&[0; 4]), |message| {
-        for (kind, value) in attributes_after(message.body, 4) {
-            match kind {
-                1 => load.entries = u64::from(be32(value)),
-                2 => load.most = u64::from(be32(value)),
-                _ => {}
+    socket.ask(
+        GET_STATS,
+        0,
+        |w| w.fixed(&[0; 4]),
+        |message| {
+            for (kind, value) in attributes_after(message.body, 4) {
+                match kind {
+                    1 => load.entries = u64::from(be32(value)),
+                    2 => load.most = u64::from(be32(value)),
+                    _ => {}
+                }
             }
-        }
-    })?;
-    let drops = socket.dump(GET_STATS_CPU, |w| w.fixed(&[0; 4]), |body| {
-        attributes_after(body, 4).find(|(kind, _)| *kind == DROP).map(|(_, value)| u64::from(be32(value)))
-    })?;
+        },
+    )?;
+    let drops = socket.dump(
+        GET_STATS_CPU,
+        |w| w.fixed(&[0; 4]),
+        |body| {
+            attributes_after(body, 4).find(|(kind, _)| *kind == DROP).map(|(_, value)| u64::from(be32(value)))
+        },
+    )?;
     load.dropped = drops.iter().sum();
     Ok(load)
 }

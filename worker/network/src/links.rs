@@ -80,8 +80,14 @@ pub(crate) fn remove(rooms: &mut Rooms, works: &mut Works) -> BTreeSet<Place> {
         let differs = |(name, link): &(&String, &Link)| {
             want.links.get(*name).is_none_or(|wanted| wanted.kind != link.kind)
         };
-        let gone: Vec<(String, Link)> = work.have.namespace.links.iter().filter(differs)
-            .map(|(name, link)| (name.clone(), link.clone())).collect();
+        let gone: Vec<(String, Link)> = work
+            .have
+            .namespace
+            .links
+            .iter()
+            .filter(differs)
+            .map(|(name, link)| (name.clone(), link.clone()))
+            .collect();
         let mut requests = Buffer::default();
         for (name, _) in &gone {
             link::delete(&mut requests, room.indexes.remove(name).unwrap_or(0));
@@ -127,8 +133,7 @@ pub(crate) fn create(rooms: &mut Rooms, works: &mut Works) -> BTreeSet<Place> {
         let work = works.entry(place).or_default();
         let there = &work.have.namespace.links;
         let missing = want.links.iter().filter(|(name, _)| !there.contains_key(*name));
-        let missing: Vec<_> =
-            missing.filter(|(name, _)| !made.contains(&(place, (*name).clone()))).collect();
+        let missing: Vec<_> = missing.filter(|(name, _)| !made.contains(&(place, (*name).clone()))).collect();
         for (name, link) in missing {
             let work = works.entry(place).or_default();
             work.outcome.changed += 1;
@@ -190,12 +195,7 @@ fn clear(rooms: &mut Rooms, place: Place, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn try_make(
-    rooms: &mut Rooms,
-    place: Place,
-    name: &str,
-    link: &Link,
-) -> Result<Result<(), Refusal>, String> {
+fn try_make(rooms: &mut Rooms, place: Place, name: &str, link: &Link) -> Result<Result<(), Refusal>, String> {
     let mut requests = Buffer::default();
     // what has a socket or a device in the host's namespace is made from there
     let from = match &link.kind {
@@ -215,7 +215,9 @@ fn try_make(
                 LinkKind::Macvlan { parent } => {
                     let host = rooms.get_mut(&Place::Host).ok_or("the host's namespace is not open")?;
                     let found = link::one(&mut host.route, parent).map_err(|why| why.to_string())?;
-                    found.ok_or_else(|| format!("this node has no device {parent}: name one that it has"))?.index
+                    found
+                        .ok_or_else(|| format!("this node has no device {parent}: name one that it has"))?
+                        .index
                 }
                 _ => 0,
             };

@@ -27,8 +27,10 @@ pub(crate) fn firewall(room: &mut Room, home: &fs::File) -> io::Result<Vec<Netwo
         let family = family_name(family);
         problems.push(problem(
             &format!("chain {chain} of table {family} {table} drops what this node forwards (policy drop)"),
-            &format!("nft insert rule {family} {table} {chain} iifname \"sw-*\" accept; \
-                      nft insert rule {family} {table} {chain} oifname \"sw-*\" accept"),
+            &format!(
+                "nft insert rule {family} {table} {chain} iifname \"sw-*\" accept; \
+                      nft insert rule {family} {table} {chain} oifname \"sw-*\" accept"
+            ),
         ));
     }
     enter(&room.file)?;
@@ -102,7 +104,8 @@ fn legacy_drops() -> bool {
         let mut info = [0; NAME + 13 * 4];
         info[..6].copy_from_slice(b"filter");
         sys::socket_option_bytes(socket.as_fd(), libc::SOL_IP, INFO, &mut info)?;
-        let number = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes")) as usize;
+        let number =
+            |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes")) as usize;
         let (policy, size) = (number(NAME + 4 * (6 + FORWARD as usize)), number(NAME + 4 * 12));
         // struct ipt_get_entries: name, size, and, eight bytes aligned, the entries
         let mut entries = vec![0; NAME + 8 + size];

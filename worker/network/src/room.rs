@@ -54,9 +54,9 @@ pub(crate) struct Have {
     pub(crate) down: BTreeSet<String>,
 }
 
-/// News of links, addresses, routes, rules and neighbours.
+/// News of links, addresses, routes, rules, neighbours and settings.
 const ROUTE_GROUPS: u32 =
-    1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
+    1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 23 | 1 << 24;
 /// News of tables.
 const TABLE_GROUPS: u32 = 1 << 6;
 
@@ -134,8 +134,8 @@ impl Room {
     /// Whether a device is one of ours.
     pub(crate) fn is_our_device(&self, device: &Device) -> bool {
         let is_made = KINDS.contains(&&device.kind[..]);
-        let is_planned = self.want.links.contains_key(&device.name)
-            || self.before.links.contains_key(&device.name);
+        let is_planned =
+            self.want.links.contains_key(&device.name) || self.before.links.contains_key(&device.name);
         match self.place {
             Place::Host => is_planned || (device.name.starts_with("sw-") && is_made),
             Place::Sandbox(_) => is_planned || is_made,

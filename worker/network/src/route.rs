@@ -131,8 +131,20 @@ pub(crate) fn route(requests: &mut Buffer, to: To, route: &Route, index: u32) {
             (To::Be, false) => 0,
         };
         let table = u8::try_from(route.table).unwrap_or(0);
-        let mut head =
-            [family(route.to.addr()), route.to.prefix_len(), 0, 0, table, to.protocol(), scope, kind, 0, 0, 0, 0];
+        let mut head = [
+            family(route.to.addr()),
+            route.to.prefix_len(),
+            0,
+            0,
+            table,
+            to.protocol(),
+            scope,
+            kind,
+            0,
+            0,
+            0,
+            0,
+        ];
         head[8..].copy_from_slice(&flags.to_ne_bytes());
         w.fixed(&head);
         w.bytes(1, &octets(route.to.network()));

@@ -99,7 +99,9 @@ impl<'a> Requests<'a> {
 fn is_fine(to: To, errno: Errno) -> bool {
     match to {
         To::Be => errno == Errno::EEXIST,
-        To::Go | To::GoAnyway => matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL),
+        To::Go | To::GoAnyway => {
+            matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL)
+        }
     }
 }
 
@@ -222,7 +224,9 @@ pub(crate) fn tables(room: &mut Room, outcome: &mut Outcome) {
     for _ in 0..TRIES {
         let (mut have, generation) = match room.tables() {
             Ok(found) => found,
-            Err(why) => return outcome.fail(format!("read the tables of nftables: {}", words::refused(&why))),
+            Err(why) => {
+                return outcome.fail(format!("read the tables of nftables: {}", words::refused(&why)));
+            }
         };
         let mut wanted = LowTables::new();
         let mut unfit = Vec::new();
@@ -249,7 +253,8 @@ pub(crate) fn tables(room: &mut Room, outcome: &mut Outcome) {
         outcome.failed.extend(unfit);
         return;
     }
-    outcome.fail("change the tables of nftables: another program changes them all the time; find and stop it");
+    outcome
+        .fail("change the tables of nftables: another program changes them all the time; find and stop it");
 }
 
 /// From one plan to the next, if nobody has changed anything in between; how much there was to do.
@@ -318,7 +323,12 @@ fn one_by_one(room: &mut Room, changes: &[TableChange<'_>], outcome: &mut Outcom
 }
 
 /// Settings. Those of devices that are not there yet fail the first time, which is fine.
-pub(crate) fn settings(room: &Room, home: &std::fs::File, is_last: bool, outcome: &mut Outcome) -> io::Result<()> {
+pub(crate) fn settings(
+    room: &Room,
+    home: &std::fs::File,
+    is_last: bool,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
     let (written, failed) = crate::sysctl::apply(&room.file, home, &room.want.sysctls)?;
     outcome.changed += written;
     for (key, err) in failed.into_iter().filter(|_| is_last) {

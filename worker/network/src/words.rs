@@ -79,7 +79,9 @@ fn advice(errno: Errno) -> Option<&'static str> {
         Errno::ENODEV => Some("the device is not there; it is tried again in a few seconds"),
         Errno::ENOENT => Some("what it refers to is not there, or this kernel lacks the module for it"),
         Errno::EEXIST | Errno::EADDRINUSE => Some("something else has it; remove that"),
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH => Some("no device leads there; it is tried again in a few seconds"),
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
+            Some("no device leads there; it is tried again in a few seconds")
+        }
         Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE | Errno::EMFILE => {
             Some("the kernel is out of that; free memory or raise the limit of open files")
         }

@@ -14,9 +14,15 @@ use crate::socket::{Refusal, Socket};
 /// The number of the last change that anybody made to any table.
 pub(crate) fn generation(socket: &mut Socket) -> Result<u32, Refusal> {
     let mut found = 0;
-    socket.ask(message::GET_GENERATION, 0, |w| w.fixed(&head(0, 0)), |message| {
-        found = attributes_after(message.body, 4).find(|(kind, _)| *kind == 1).map_or(0, |(_, v)| be32(v));
-    })?;
+    socket.ask(
+        message::GET_GENERATION,
+        0,
+        |w| w.fixed(&head(0, 0)),
+        |message| {
+            found =
+                attributes_after(message.body, 4).find(|(kind, _)| *kind == 1).map_or(0, |(_, v)| be32(v));
+        },
+    )?;
     Ok(found)
 }
 
@@ -41,10 +47,14 @@ pub(crate) fn tables(
 }
 
 fn one_look(socket: &mut Socket, is_wanted: &impl Fn(&str) -> bool) -> Result<LowTables, Refusal> {
-    let names = socket.dump(message::GET_TABLE, |w| w.fixed(&head(0, 0)), |body| {
-        let family = *body.first()?;
-        attributes_after(body, 4).find(|(kind, _)| *kind == 1).map(|(_, name)| (family, text(name)))
-    })?;
+    let names = socket.dump(
+        message::GET_TABLE,
+        |w| w.fixed(&head(0, 0)),
+        |body| {
+            let family = *body.first()?;
+            attributes_after(body, 4).find(|(kind, _)| *kind == 1).map(|(_, name)| (family, text(name)))
+        },
+    )?;
     let mut tables = LowTables::new();
     for (family, name) in names.into_iter().filter(|(_, name)| is_wanted(name)) {
         let table = table(socket, family, &name)?;

@@ -93,7 +93,9 @@ pub(crate) fn bytes(field: Field, value: &Value) -> Result<Vec<u8>, Unfit> {
         }
         Value::Addr(IpAddr::V4(addr)) if shape.kind == kind::IP => addr.octets().to_vec(),
         Value::Addr(IpAddr::V6(addr)) if shape.kind == kind::IP6 => addr.octets().to_vec(),
-        Value::Net(net) if net.prefix_len() == net.max_prefix_len() => bytes(field, &Value::Addr(net.addr()))?,
+        Value::Net(net) if net.prefix_len() == net.max_prefix_len() => {
+            bytes(field, &Value::Addr(net.addr()))?
+        }
         Value::Port(port) if shape.kind == kind::PORT => port.to_be_bytes().to_vec(),
         Value::Protocol(number) if shape.kind == kind::PROTOCOL => vec![*number],
         Value::Mac(mac) if shape.kind == kind::ETHER => mac.0.to_vec(),

@@ -35,8 +35,9 @@ pub(crate) fn table(table: &Table) -> Result<LowTable, Unfit> {
 pub(crate) fn changed(have: &Table, want: &Table) -> Result<(LowTable, LowTable), Unfit> {
     let of = |table: &Table, other: &Table| {
         let is_new_chain = |name: &str| table.chains.get(name) != other.chains.get(name);
-        let is_new_set =
-            |name: &str| (table.sets.get(name), table.maps.get(name)) != (other.sets.get(name), other.maps.get(name));
+        let is_new_set = |name: &str| {
+            (table.sets.get(name), table.maps.get(name)) != (other.sets.get(name), other.maps.get(name))
+        };
         some(table, is_new_chain, is_new_set)
     };
     Ok((of(have, want)?, of(want, have)?))
@@ -69,7 +70,10 @@ fn chain(family: Family, chain: &Chain) -> Result<LowChain, Unfit> {
     for (index, each) in chain.rules.iter().enumerate() {
         let at = |why| Unfit(format!("rule {}: {why}", index + 1));
         for rule in split(each) {
-            rules.push(LowRule { expressions: statements(family, &rule).map_err(at)?, comment: comment(each) });
+            rules.push(LowRule {
+                expressions: statements(family, &rule).map_err(at)?,
+                comment: comment(each),
+            });
         }
     }
     Ok(LowChain { hook: chain.hook.as_ref().map(hook), rules })
@@ -107,8 +111,7 @@ fn split(rule: &Rule) -> Vec<Rule> {
     let Some(at) = rule.statements.iter().position(|s| *s == Statement::Reject) else {
         return vec![rule.clone()];
     };
-    let decides =
-        |s: &Statement| matches!(s, Statement::Match(Field::L4Proto, Compare::Is, _));
+    let decides = |s: &Statement| matches!(s, Statement::Match(Field::L4Proto, Compare::Is, _));
     if rule.statements[..at].iter().any(decides) {
         return vec![rule.clone()];
     }
@@ -304,8 +307,7 @@ impl Known {
             }
             (Field::NfProto | Field::L4Proto, _) if compare == Compare::Is => {
                 let known = field::bytes(field, value)?;
-                let place =
-                    if field == Field::NfProto { &mut self.network } else { &mut self.transport };
+                let place = if field == Field::NfProto { &mut self.network } else { &mut self.transport };
                 // a family's own table knows already
                 if *place == Some(known[0]) {
                     return Ok(());

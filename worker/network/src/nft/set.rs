@@ -100,7 +100,7 @@ pub(crate) fn set(set: &Set) -> Result<LowSet, Unfit> {
         return Ok(low);
     }
     low.flags |= flag::CONCAT;
-    low.parts = set.key.iter().map(|field| shape(*field).bytes as u32).collect();
+    low.parts = set.key.iter().map(|field| u32::try_from(shape(*field).bytes).expect("at most 16")).collect();
     for values in &set.elements {
         let key = key_bytes(&set.key, values, false)?;
         let last = Some(key_bytes(&set.key, values, true)?);

@@ -45,9 +45,18 @@ fn expression(each: &LowExpression) -> String {
         }
         "payload" => {
             let base = ["ll", "nh", "th"].get(number(2) as usize).unwrap_or(&"?");
-            format!("@{base},{},{}{}", number(3) * 8, number(4) * 8, if attribute(5).is_some() { " set" } else { "" })
+            format!(
+                "@{base},{},{}{}",
+                number(3) * 8,
+                number(4) * 8,
+                if attribute(5).is_some() { " set" } else { "" }
+            )
         }
-        "cmp" => format!("{} {}", ["==", "!=", "<", "<=", ">", ">="].get(number(2) as usize).unwrap_or(&"?"), value(3)),
+        "cmp" => format!(
+            "{} {}",
+            ["==", "!=", "<", "<=", ">", ">="].get(number(2) as usize).unwrap_or(&"?"),
+            value(3)
+        ),
         "bitwise" => format!("& {}", value(4)),
         "range" => format!("!= {}-{}", value(3), value(4)),
         "lookup" => match (&each.set, attribute(1)) {
@@ -58,13 +67,21 @@ fn expression(each: &LowExpression) -> String {
         "immediate" => {
             let inner = attribute(2).unwrap_or_default();
             match find(inner, 2) {
-                Some(to) => verdict(find(to, 1).map_or(0, be32).cast_signed(), find(to, 2).map(text).as_deref()),
+                Some(to) => {
+                    verdict(find(to, 1).map_or(0, be32).cast_signed(), find(to, 2).map(text).as_deref())
+                }
                 None => value(2),
             }
         }
         "numgen" => format!("numgen random mod {}", number(2)),
         "hash" => format!("jhash mod {} seed 0x{:x}", number(4), number(5)),
-        "nat" => if number(1) == 0 { "snat".into() } else { "dnat".into() },
+        "nat" => {
+            if number(1) == 0 {
+                "snat".into()
+            } else {
+                "dnat".into()
+            }
+        }
         "masq" => "masquerade".into(),
         "fib" => "fib daddr type".into(),
         other => other.into(),
@@ -74,11 +91,12 @@ fn expression(each: &LowExpression) -> String {
 fn elements(set: &LowSet) -> String {
     const SHOWN: usize = 8;
     let shown = set.elements.iter().take(SHOWN);
-    let mut all: Vec<String> =
-        shown.map(|(k, d)| match d {
+    let mut all: Vec<String> = shown
+        .map(|(k, d)| match d {
             LowData::Nothing => key(set, k),
             d => format!("{} : {}", key(set, k), data(set, d)),
-        }).collect();
+        })
+        .collect();
     if set.elements.len() > SHOWN {
         all.push(format!("… {} more", set.elements.len() - SHOWN));
     }

@@ -74,7 +74,13 @@ impl Batch {
         what: &str,
         fill: impl FnOnce(&mut Writer<'_>),
     ) {
-        let subject = || if what.is_empty() { format!("table {}", to.table) } else { format!("{what} of table {}", to.table) };
+        let subject = || {
+            if what.is_empty() {
+                format!("table {}", to.table)
+            } else {
+                format!("{what} of table {}", to.table)
+            }
+        };
         self.add(kind, flags, to.family, subject, |w| {
             w.text(1, to.table);
             fill(w);

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use swarm_types::id::{NetworkId, TaskId};
-use swarm_worker_core::network::firewall::{
-    Chain, ChainKind, Choice, Chooser, Family, Hook, HookPoint, Map, MapElements, Rule, Set, Statement, Table,
-    Value, Verdict,
-};
 use swarm_worker_core::network::firewall::Field;
+use swarm_worker_core::network::firewall::{
+    Chain, ChainKind, Choice, Chooser, Family, Hook, HookPoint, Map, MapElements, Rule, Set, Statement,
+    Table, Value, Verdict,
+};
 use swarm_worker_core::network::kernel::{Link, LinkKind, Mac, Namespace, Place, Plan, Route, Way};
 use swarm_worker_network::{Kernel, Settings};
 
@@ -203,7 +203,9 @@ pub fn service(backends: &[&str]) -> Chain {
 pub fn routed(tasks: usize) -> Plan {
     let mut plan = Plan::default();
     let mut sb = Namespace::default();
-    for (key, value) in [("ipv4/ip_forward", "1"), ("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/default/rp_filter", "0")] {
+    for (key, value) in
+        [("ipv4/ip_forward", "1"), ("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/default/rp_filter", "0")]
+    {
         sb.sysctls.insert(key.into(), value.into());
     }
     sb.addrs.insert(("lo".into(), net("10.0.1.1/32")));
@@ -211,7 +213,8 @@ pub fn routed(tasks: usize) -> Plan {
     let mut backends = Vec::new();
     for number in 0..tasks {
         let octet = 11 + number;
-        let (place, addr, name) = (task(&format!("t{number}")), format!("10.0.1.{octet}"), format!("v{octet}"));
+        let (place, addr, name) =
+            (task(&format!("t{number}")), format!("10.0.1.{octet}"), format!("v{octet}"));
         let mac = Mac([2, 0x53, 2, 0, 1, u8::try_from(octet).unwrap()]);
         sb.links.insert(name.clone(), veth(place, "eth0", 1));
         sb.routes.insert(direct(&format!("{addr}/32"), &name));
