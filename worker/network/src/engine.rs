@@ -4,105 +4,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use swarm_types::network_set::NetworkProblem;
 use swarm_worker_core::network::kernel::{Namespace, Place, Plan};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tracing::warn;
 
-use crate::kernel::{Applied, Connections, Difference, KernelError, Settings};
+use crate::kernel::{Applied, Difference, KernelError, Settings};
 use crate::links::{self, Rooms, Work, Works};
-use crate::namespace::{Folder, OWN, look};
+use crate::namespace::Folder;
 use crate::room::{Have, Room};
-use crate::{check, conntrack, news, probe, sync, words};
+use crate::thread::Command;
+use crate::{check, conntrack, news, probe, sync, sysctl, words};
 
 /// What could not be done is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A wish.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Apply(Box<Plan>, oneshot::Sender<Applied>),
-    Check(Option<Place>, oneshot::Sender<Result<Vec<Difference>, KernelError>>),
-    Namespace(Place, oneshot::Sender<io::Result<File>>),
-    Reset(Place, IpAddr, oneshot::Sender<io::Result<u64>>),
-    Count(Place, IpAddr, oneshot::Sender<io::Result<Connections>>),
-}
-
-/// The other end of the thread, which ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    commands: Option<mpsc::Sender<Command>>,
-    bell: Arc<EventFd>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Handle {
-    pub(crate) fn send(&self, command: Command) -> Result<(), KernelError> {
-        let commands = self.commands.as_ref().ok_or(KernelError::Stopped)?;
-        commands.send(command).map_err(|_| KernelError::Stopped)?;
-        self.ring();
-        Ok(())
-    }
-
-    fn ring(&self) {
-        // it can only fail if it has been rung 2^64 times
-        let _rung = self.bell.write(1);
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        self.ring();
-        // what it is doing is finished: nothing is left half done
-        drop(self.thread.take().map(std::thread::JoinHandle::join));
-    }
-}
-
-/// Starts the thread in the host's namespace.
-pub(crate) fn start(
-    settings: Settings,
-    folder: Folder,
-    problems: watch::Sender<Vec<NetworkProblem>>,
-    repairs: watch::Sender<u64>,
-) -> Result<Handle, KernelError> {
-    let host = settings.host.clone().unwrap_or_else(|| OWN.into());
-    let open = |path: &Path| look(path)?.ok_or_else(|| io::ErrorKind::InvalidInput.into());
-    let host_file = open(&host).map_err(|err| KernelError::Open(host.clone(), err))?;
-    let own_file = open(Path::new(OWN)).map_err(|err| KernelError::Open(OWN.into(), err))?;
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let bell = EventFd::from_flags(flags).map_err(|errno| KernelError::Thread(errno.into()))?;
-    let bell = Arc::new(bell);
-    let (commands, wishes) = mpsc::channel();
-    let (started, outcome) = mpsc::channel();
-    let thread_bell = bell.clone();
-    let run = move || {
-        let engine = Engine::new(settings, folder, host_file, own_file, &thread_bell, (problems, repairs));
-        match engine {
-            Ok(mut engine) => {
-                drop(started.send(Ok(())));
-                engine.run(&wishes, &thread_bell);
-            }
-            Err(err) => drop(started.send(Err(err))),
-        }
-    };
-    let thread = std::thread::Builder::new().name("sw-network".into()).spawn(run);
-    let thread = thread.map_err(KernelError::Thread)?;
-    match outcome.recv() {
-        Ok(Ok(())) => Ok(Handle { commands: Some(commands), bell, thread: Some(thread) }),
-        Ok(Err(err)) => Err(KernelError::Open(host, err)),
-        Err(_) => Err(KernelError::Stopped),
-    }
-}
-
-struct Engine {
+/// What the thread knows and does.
+pub(crate) struct Engine {
     settings: Settings,
     folder: Folder,
     /// The namespace that the thread is in, between excursions.
@@ -121,7 +44,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(
+    pub(crate) fn new(
         settings: Settings,
         folder: Folder,
         host: File,
@@ -160,7 +83,7 @@ impl Engine {
         Ok(())
     }
 
-    fn run(&mut self, wishes: &mpsc::Receiver<Command>, bell: &EventFd) {
+    pub(crate) fn run(&mut self, wishes: &mpsc::Receiver<Command>, bell: &EventFd) {
         loop {
             self.wait();
             // rung or not, it is quiet now
@@ -227,12 +150,15 @@ impl Engine {
         self.plan.entry(Place::Host).or_default();
         // news that were not read yet must not be lost under what we are going to change
         self.read_news();
+        let spent = |rooms: &Rooms| rooms.values().map(|r| r.route.spent() + r.nft.spent()).sum::<Duration>();
+        let before = spent(&self.rooms);
         self.work();
+        let in_kernel = spent(&self.rooms).saturating_sub(before);
         self.remove_rooms();
         if first {
             self.look_around();
         }
-        Applied { problems: self.publish() }
+        Applied { problems: self.publish(), in_kernel }
     }
 
     /// Opens the namespaces of the plan, made if there are none.
@@ -336,7 +262,10 @@ impl Engine {
     fn read_news(&mut self) {
         for room in self.rooms.values_mut() {
             let news = news::read(room);
-            let wrong_paths = news.paths_are_wrong || news.lost;
+            let wrong_settings = news.settings
+                && sysctl::differences(&room.file, &self.home, &room.want.sysctls)
+                    .is_ok_and(|d| !d.is_empty());
+            let wrong_paths = news.paths_are_wrong || wrong_settings || news.lost;
             let wrong_tables = news.tables_are_wrong || news.lost;
             if wrong_paths {
                 room.doubt_paths();

@@ -25,6 +25,7 @@ mod socket;
 mod sync;
 mod sys;
 mod sysctl;
+mod thread;
 mod words;
 
 pub use kernel::{Applied, Connections, Difference, Kernel, KernelError, Settings};

@@ -1,6 +1,7 @@
 //! News: what others change. Only what makes a namespace other than wanted counts: what we change
 //! ourselves comes as news too.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use swarm_worker_core::network::kernel::{Mac, Place, Route, Way};
@@ -11,6 +12,9 @@ use crate::nft::number::{SUBSYSTEM, message as table};
 use crate::room::{Room, is_link_local, named};
 use crate::route::{self, message};
 
+/// A setting of a device or of all of them (RTM_NEWNETCONF).
+const NEW_SETTING: u16 = 80;
+
 /// What news say of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct News {
@@ -18,6 +22,8 @@ pub(crate) struct News {
     pub(crate) paths_are_wrong: bool,
     /// Tables.
     pub(crate) tables_are_wrong: bool,
+    /// Settings were changed, by us or others.
+    pub(crate) settings: bool,
     /// News were lost.
     pub(crate) lost: bool,
 }
@@ -27,7 +33,9 @@ pub(crate) fn read(room: &mut Room) -> News {
     let mut news = News::default();
     let mut bodies = Vec::new();
     news.lost |= !room.route_news.news(|m| bodies.push((m.kind, m.port, m.body.to_vec())));
-    news.paths_are_wrong |= bodies.iter().any(|(kind, _, body)| of_routes(room, *kind, body));
+    news.settings = bodies.iter().any(|(kind, ..)| *kind == NEW_SETTING);
+    let seen = Seen { names: room.indexes.iter().map(|(name, index)| (*index, &name[..])).collect(), room };
+    news.paths_are_wrong |= bodies.iter().any(|(kind, _, body)| seen.of_routes(*kind, body));
     bodies.clear();
     news.lost |= !room.nft_news.news(|m| bodies.push((m.kind, m.port, m.body.to_vec())));
     let own = room.nft.port();
@@ -62,118 +70,124 @@ fn of_tables(room: &mut Room, message: &Message<'_>) -> bool {
     is_wrong
 }
 
-fn device(room: &Room, index: u32) -> Option<&str> {
-    room.indexes.iter().find(|(_, known)| **known == index).map(|(name, _)| &name[..])
+/// A namespace, and its devices by number.
+struct Seen<'a> {
+    room: &'a Room,
+    names: BTreeMap<u32, &'a str>,
 }
 
-fn of_routes(room: &Room, kind: u16, body: &[u8]) -> bool {
-    match kind {
-        link::NEW | link::DELETE => of_link(room, kind, body),
-        message::NEW_ADDR | message::DELETE_ADDR => of_address(room, kind, body).unwrap_or(false),
-        message::NEW_ROUTE | message::DELETE_ROUTE => of_route(room, kind, body).unwrap_or(false),
-        message::NEW_RULE | message::DELETE_RULE => of_rule(room, kind, body).unwrap_or(false),
-        message::NEW_NEIGHBOUR | message::DELETE_NEIGHBOUR => of_neighbour(room, kind, body).unwrap_or(false),
-        _ => false,
-    }
-}
-
-fn of_link(room: &Room, kind: u16, body: &[u8]) -> bool {
-    const BRIDGE: u8 = 7;
-    let Some(device) = link::read(body).filter(|_| body.first() != Some(&BRIDGE)) else { return false };
-    let is_known = room.indexes.get(&device.name) == Some(&device.index);
-    let wanted = room.want.links.get(&device.name);
-    if kind == link::DELETE {
-        return is_known && wanted.is_some();
-    }
-    // a device of another name may be one of ours that was renamed
-    let was_renamed = !is_known && room.indexes.values().any(|index| *index == device.index);
-    match wanted {
-        Some(wanted) => {
-            let mac = wanted.mac.is_none_or(|mac| device.mac == Some(mac));
-            let mtu = wanted.mtu == 0 || wanted.mtu == device.mtu;
-            !(is_known && device.is_up && mac && mtu)
-        }
-        None => was_renamed || room.is_our_device(&device),
-    }
-}
-
-fn of_address(room: &Room, kind: u16, body: &[u8]) -> Option<bool> {
-    let (index, net) = route::read_address(body)?;
-    let on = device(room, index)?;
-    let is_wanted = room.want.addrs.contains(&(on.to_owned(), net));
-    if kind == message::DELETE_ADDR {
-        return Some(is_wanted);
-    }
-    let is_kernels = is_link_local(net.addr()) || net.addr().is_loopback();
-    let is_ours = match room.place {
-        Place::Sandbox(_) => true,
-        Place::Host => room.want.links.contains_key(on),
-        Place::Task(_) => false,
-    };
-    Some(!is_wanted && !is_kernels && is_ours)
-}
-
-fn of_route(room: &Room, kind: u16, body: &[u8]) -> Option<bool> {
-    let found = route::read_route(body)?;
-    let is_kernels = found.protocol == route::KERNEL;
-    let route = named(found.route, device(room, found.index));
-    let is_wanted = room.want.routes.contains(&route);
-    if kind == message::DELETE_ROUTE {
-        return Some(is_wanted);
-    }
-    let takes_place = || {
-        let least = Way::Device { name: String::new(), via: None };
-        let least = Route { way: least, src: None, metric: 0, ..route.clone() };
-        let same = |r: &&Route| (r.table, r.to) == (route.table, route.to);
-        room.want.routes.range(least..).take_while(same).any(|r| r.metric == route.metric)
-    };
-    let is_ours = match room.place {
-        Place::Sandbox(_) => !is_kernels,
-        Place::Host | Place::Task(_) => found.protocol == swarm_worker_core::network::kernel::OURS,
-    };
-    Some(!is_wanted && (is_ours || (!is_kernels && takes_place())))
-}
-
-fn of_rule(room: &Room, kind: u16, body: &[u8]) -> Option<bool> {
-    let (protocol, rule) = route::read_rule(body)?;
-    let is_wanted = room.want.rules.contains(&rule);
-    if kind == message::DELETE_RULE {
-        return Some(is_wanted);
-    }
-    let is_ours = match room.place {
-        Place::Sandbox(_) => protocol != route::KERNEL,
-        _ => protocol == swarm_worker_core::network::kernel::OURS,
-    };
-    Some(!is_wanted && is_ours)
-}
-
-fn of_neighbour(room: &Room, kind: u16, body: &[u8]) -> Option<bool> {
-    const BRIDGE: u8 = 7;
-    let is_forwarding = *body.first()? == BRIDGE;
-    let index = crate::netlink::u32_at(body, 4)?;
-    let on = device(room, index)?.to_owned();
-    let permanent: Option<(u32, IpAddr, Mac)> = route::read_neighbour(body);
-    let (mut at, mut mac) = (None, None);
-    for (attribute, value) in attributes_after(body, 12) {
-        match attribute {
-            1 => at = route::addr(value),
-            2 => mac = <[u8; 6]>::try_from(value).ok().map(Mac),
-            _ => {}
+impl Seen<'_> {
+    fn of_routes(&self, kind: u16, body: &[u8]) -> bool {
+        match kind {
+            link::NEW | link::DELETE => self.of_link(kind, body),
+            message::NEW_ADDR | message::DELETE_ADDR => self.of_address(kind, body).unwrap_or(false),
+            message::NEW_ROUTE | message::DELETE_ROUTE => self.of_route(kind, body).unwrap_or(false),
+            message::NEW_RULE | message::DELETE_RULE => self.of_rule(kind, body).unwrap_or(false),
+            message::NEW_NEIGHBOUR | message::DELETE_NEIGHBOUR => {
+                self.of_neighbour(kind, body).unwrap_or(false)
+            }
+            _ => false,
         }
     }
-    let is_sandbox = matches!(room.place, Place::Sandbox(_));
-    if is_forwarding {
-        let wanted = room.want.forwarding.get(&(on.clone(), mac?)).copied();
-        let is_ours = room.want.links.contains_key(&on) && at.is_some();
-        return Some(match kind {
-            message::DELETE_NEIGHBOUR => wanted.is_some(),
-            _ => is_ours && wanted != at,
-        });
+
+    fn of_link(&self, kind: u16, body: &[u8]) -> bool {
+        const BRIDGE: u8 = 7;
+        let Some(device) = link::read(body).filter(|_| body.first() != Some(&BRIDGE)) else { return false };
+        let is_known = self.room.indexes.get(&device.name) == Some(&device.index);
+        let wanted = self.room.want.links.get(&device.name);
+        if kind == link::DELETE {
+            return is_known && wanted.is_some();
+        }
+        // a device of another name may be one of ours that was renamed
+        let was_renamed = !is_known && self.room.indexes.values().any(|index| *index == device.index);
+        match wanted {
+            Some(wanted) => {
+                let mac = wanted.mac.is_none_or(|mac| device.mac == Some(mac));
+                let mtu = wanted.mtu == 0 || wanted.mtu == device.mtu;
+                !(is_known && device.is_up && mac && mtu)
+            }
+            None => was_renamed || self.room.is_our_device(&device),
+        }
     }
-    let wanted = room.want.neighbours.get(&(on, at?)).copied();
-    Some(match (kind, wanted) {
-        (message::DELETE_NEIGHBOUR, wanted) => wanted.is_some(),
-        (_, Some(wanted)) => permanent.is_none_or(|(_, _, mac)| mac != wanted),
-        (_, None) => is_sandbox && permanent.is_some(),
-    })
+
+    fn of_address(&self, kind: u16, body: &[u8]) -> Option<bool> {
+        let (index, net) = route::read_address(body)?;
+        let on = *self.names.get(&index)?;
+        let is_wanted = self.room.want.addrs.contains(&(on.to_owned(), net));
+        if kind == message::DELETE_ADDR {
+            return Some(is_wanted);
+        }
+        let is_kernels = is_link_local(net.addr()) || net.addr().is_loopback();
+        let is_ours = match self.room.place {
+            Place::Sandbox(_) => true,
+            Place::Host => self.room.want.links.contains_key(on),
+            Place::Task(_) => false,
+        };
+        Some(!is_wanted && !is_kernels && is_ours)
+    }
+
+    fn of_route(&self, kind: u16, body: &[u8]) -> Option<bool> {
+        let found = route::read_route(body)?;
+        let is_kernels = found.protocol == route::KERNEL;
+        let route = named(found.route, self.names.get(&found.index).copied());
+        let is_wanted = self.room.want.routes.contains(&route);
+        if kind == message::DELETE_ROUTE {
+            return Some(is_wanted);
+        }
+        let takes_place = || {
+            let least = Way::Device { name: String::new(), via: None };
+            let least = Route { way: least, src: None, metric: 0, ..route.clone() };
+            let same = |r: &&Route| (r.table, r.to) == (route.table, route.to);
+            self.room.want.routes.range(least..).take_while(same).any(|r| r.metric == route.metric)
+        };
+        let is_ours = match self.room.place {
+            Place::Sandbox(_) => !is_kernels,
+            Place::Host | Place::Task(_) => found.protocol == swarm_worker_core::network::kernel::OURS,
+        };
+        Some(!is_wanted && (is_ours || (!is_kernels && takes_place())))
+    }
+
+    fn of_rule(&self, kind: u16, body: &[u8]) -> Option<bool> {
+        let (protocol, rule) = route::read_rule(body)?;
+        let is_wanted = self.room.want.rules.contains(&rule);
+        if kind == message::DELETE_RULE {
+            return Some(is_wanted);
+        }
+        let is_ours = match self.room.place {
+            Place::Sandbox(_) => protocol != route::KERNEL,
+            _ => protocol == swarm_worker_core::network::kernel::OURS,
+        };
+        Some(!is_wanted && is_ours)
+    }
+
+    fn of_neighbour(&self, kind: u16, body: &[u8]) -> Option<bool> {
+        const BRIDGE: u8 = 7;
+        let is_forwarding = *body.first()? == BRIDGE;
+        let index = crate::netlink::u32_at(body, 4)?;
+        let on = (*self.names.get(&index)?).to_owned();
+        let permanent: Option<(u32, IpAddr, Mac)> = route::read_neighbour(body);
+        let (mut at, mut mac) = (None, None);
+        for (attribute, value) in attributes_after(body, 12) {
+            match attribute {
+                1 => at = route::addr(value),
+                2 => mac = <[u8; 6]>::try_from(value).ok().map(Mac),
+                _ => {}
+            }
+        }
+        let is_sandbox = matches!(self.room.place, Place::Sandbox(_));
+        if is_forwarding {
+            let wanted = self.room.want.forwarding.get(&(on.clone(), mac?)).copied();
+            let is_ours = self.room.want.links.contains_key(&on) && at.is_some();
+            return Some(match kind {
+                message::DELETE_NEIGHBOUR => wanted.is_some(),
+                _ => is_ours && wanted != at,
+            });
+        }
+        let wanted = self.room.want.neighbours.get(&(on, at?)).copied();
+        Some(match (kind, wanted) {
+            (message::DELETE_NEIGHBOUR, wanted) => wanted.is_some(),
+            (_, Some(wanted)) => permanent.is_none_or(|(_, _, mac)| mac != wanted),
+            (_, None) => is_sandbox && permanent.is_some(),
+        })
+    }
 }

@@ -54,8 +54,9 @@ pub(crate) struct Have {
     pub(crate) down: BTreeSet<String>,
 }
 
-/// News of links, addresses, routes, rules and neighbours.
-const ROUTE_GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
+/// News of links, addresses, routes, rules, neighbours and settings.
+const ROUTE_GROUPS: u32 =
+    1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 23 | 1 << 24;
 /// News of tables.
 const TABLE_GROUPS: u32 = 1 << 6;
 
@@ -70,8 +71,7 @@ impl Have {
         namespace.addrs.retain(|(on, _)| on != device);
         namespace.neighbours.retain(|(on, _), _| on != device);
         namespace.forwarding.retain(|(on, _), _| on != device);
-        Arc::make_mut(&mut namespace.routes)
-            .retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
+        namespace.routes.retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
     }
 }
 
@@ -217,7 +217,7 @@ impl Room {
             if each.is_plain() && each.route.table != LOCAL {
                 let route = named(each.route, names.get(&each.index).copied());
                 let counts = is_ours || self.was_planned(|n| n.routes.contains(&route));
-                Arc::make_mut(&mut found.routes).extend(counts.then_some(route));
+                found.routes.extend(counts.then_some(route));
             }
         }
         for (protocol, rule) in route::rules(&mut self.route)? {

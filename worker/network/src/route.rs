@@ -61,12 +61,19 @@ fn zero(family: u8) -> IpAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum To {
     Be,
+    /// Of a route or rule: only if it is ours.
     Go,
+    /// Whosever it is.
+    GoAnyway,
 }
 
 impl To {
     fn kind(self, new: u16) -> u16 {
         if self == To::Be { new } else { new + 1 }
+    }
+
+    fn protocol(self) -> u8 {
+        if self == To::GoAnyway { 0 } else { OURS }
     }
 
     fn flags(self) -> u16 {
@@ -119,13 +126,25 @@ pub(crate) fn route(requests: &mut Buffer, to: To, route: &Route, index: u32) {
         };
         // IPv6 has no scopes; and removal finds a route of any scope with 255
         let scope = match (to, route.to.addr().is_ipv4() && is_direct) {
-            (To::Go, _) => 255,
+            (To::Go | To::GoAnyway, _) => 255,
             (To::Be, true) => 253,
             (To::Be, false) => 0,
         };
         let table = u8::try_from(route.table).unwrap_or(0);
-        let mut head =
-            [family(route.to.addr()), route.to.prefix_len(), 0, 0, table, OURS, scope, kind, 0, 0, 0, 0];
+        let mut head = [
+            family(route.to.addr()),
+            route.to.prefix_len(),
+            0,
+            0,
+            table,
+            to.protocol(),
+            scope,
+            kind,
+            0,
+            0,
+            0,
+            0,
+        ];
         head[8..].copy_from_slice(&flags.to_ne_bytes());
         w.fixed(&head);
         w.bytes(1, &octets(route.to.network()));
@@ -220,7 +239,9 @@ pub(crate) fn rule(requests: &mut Buffer, to: To, rule: &Rule) {
             w.u32(16, mask);
         }
         w.u32(15, rule.table);
-        w.u8(21, OURS);
+        if to != To::GoAnyway {
+            w.u8(21, OURS);
+        }
     });
 }
 
@@ -332,8 +353,8 @@ mod tests {
     proptest! {
         #[test]
         fn anything_can_be_read(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (read_address(&body), read_route(&body), read_rule(&body), read_neighbour(&body));
-            let _ = crate::link::read(&body);
+            drop((read_address(&body), read_route(&body), read_rule(&body), read_neighbour(&body)));
+            drop(crate::link::read(&body));
         }
 
         #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -61,6 +62,8 @@ pub(crate) struct Socket {
     number: u32,
     space: usize,
     read: Vec<u8>,
+    /// Time in system calls so far.
+    spent: Duration,
 }
 
 impl Socket {
@@ -81,12 +84,17 @@ impl Socket {
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let address: NetlinkAddr = getsockname(fd.as_raw_fd())?;
-        Ok(Self { fd, port: address.pid(), number: 1, space: 0, read: Vec::new() })
+        Ok(Self { fd, port: address.pid(), number: 1, space: 0, read: Vec::new(), spent: Duration::ZERO })
     }
 
     /// What the kernel calls it: news of what it asked for carry this.
     pub(crate) fn port(&self) -> u32 {
         self.port
+    }
+
+    /// Time that requests of this socket took in the kernel, so far.
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -231,13 +239,19 @@ impl Socket {
             self.space = (bytes.len() + 4096).max(2 * CHUNK);
             setsockopt(&self.fd, sockopt::SndBufForce, &self.space)?;
         }
-        let sent = send(self.fd.as_raw_fd(), bytes, MsgFlags::empty())?;
+        let start = Instant::now();
+        let sent = send(self.fd.as_raw_fd(), bytes, MsgFlags::empty());
+        self.spent += start.elapsed();
+        let sent = sent?;
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     fn receive(&mut self, flags: MsgFlags) -> Result<usize, Errno> {
         self.read.resize(READ, 0);
-        recv(self.fd.as_raw_fd(), &mut self.read, flags)
+        let start = Instant::now();
+        let received = recv(self.fd.as_raw_fd(), &mut self.read, flags);
+        self.spent += start.elapsed();
+        received
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use swarm_types::network_set::NetworkProblem;
 use swarm_worker_core::network::firewall::Table;
-use swarm_worker_core::network::kernel::{Namespace, Route, Way};
+use swarm_worker_core::network::kernel::{Namespace, Place, Route, Way};
 
 use crate::netlink::Buffer;
 use crate::nft::diff::{self, TableChange};
@@ -99,7 +99,9 @@ impl<'a> Requests<'a> {
 fn is_fine(to: To, errno: Errno) -> bool {
     match to {
         To::Be => errno == Errno::EEXIST,
-        To::Go => matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL),
+        To::Go | To::GoAnyway => {
+            matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL)
+        }
     }
 }
 
@@ -160,8 +162,9 @@ pub(crate) fn paths(room: &mut Room, have: &Namespace, outcome: &mut Outcome) {
         first.add(To::Be, Subject::Rule(each), |b| route::rule(b, To::Be, each));
     }
     let mut then = Requests::default();
+    let go = if matches!(room.place, Place::Sandbox(_)) { To::GoAnyway } else { To::Go };
     for each in have.rules.difference(&want.rules) {
-        then.add(To::Go, Subject::Rule(each), |b| route::rule(b, To::Go, each));
+        then.add(go, Subject::Rule(each), |b| route::rule(b, go, each));
     }
     let keys: BTreeSet<_> = wanted.iter().map(|r| (r.table, r.to, r.metric)).collect();
     for each in there.difference(&wanted) {
@@ -171,7 +174,7 @@ pub(crate) fn paths(room: &mut Room, have: &Namespace, outcome: &mut Outcome) {
         let stays = each.to.addr().is_ipv6() && matches!(&each.way, Way::Device { via: Some(_), .. });
         if !is_replaced || stays {
             let index = way_index(room, each);
-            then.add(To::Go, Subject::Route(each), |b| route::route(b, To::Go, each, index));
+            then.add(go, Subject::Route(each), |b| route::route(b, go, each, index));
         }
     }
     remove_neighbours(room, have, &want, &mut then);

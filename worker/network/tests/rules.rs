@@ -1,5 +1,7 @@
 //! Every statement, as `nft` reads it back.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -187,16 +189,23 @@ fn ip6_rules() -> Vec<(Rule, &'static str)> {
     ]
 }
 
+fn take(texts: &mut Vec<&'static str>, rules: Vec<(Rule, &'static str)>) -> Vec<Rule> {
+    texts.extend(rules.iter().map(|(_, text)| *text));
+    rules.into_iter().map(|(rule, _)| rule).collect()
+}
+
 fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
     let mut texts = Vec::new();
-    let mut take = |rules: Vec<(Rule, &'static str)>| -> Vec<Rule> {
-        texts.extend(rules.iter().map(|(_, text)| *text));
-        rules.into_iter().map(|(rule, _)| rule).collect()
-    };
     let mut one = table(Family::Ip, "sw_one");
     named(&mut one);
-    one.chains.insert("c_pre".into(), base(ChainKind::Filter, HookPoint::Prerouting, -300, take(ip_rules())));
-    one.chains.insert("c_nat".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, take(nat_rules())));
+    one.chains.insert(
+        "c_pre".into(),
+        base(ChainKind::Filter, HookPoint::Prerouting, -300, take(&mut texts, ip_rules())),
+    );
+    one.chains.insert(
+        "c_nat".into(),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, nat_rules())),
+    );
     let post = vec![
         (
             rule(vec![Match(Field::CtStatus, Is, Value::Number(32)), Snat(ip("10.0.1.1"))]),
@@ -207,15 +216,16 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
             "oifname \"eth0\" masquerade",
         ),
     ];
-    one.chains.insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, take(post)));
+    one.chains
+        .insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, take(&mut texts, post)));
     let mut forward = base(ChainKind::Filter, HookPoint::Forward, 0, vec![]);
     forward.hook.as_mut().unwrap().drop_by_default = true;
     let said = Rule { statements: vec![Reject], comment: "no way \"here\", für alle".into() };
     forward.rules.push(said);
     texts.extend([
-        "reject with tcp reset comment \"no way",
-        "reject with icmp type port-unreachable comment",
-        "policy drop",
+        "reject with tcp reset comment \"no way 'here', für alle\"",
+        "reject comment \"no way",
+        "type filter hook forward priority filter; policy drop;",
     ]);
     one.chains.insert("c_fwd".into(), forward);
     one.chains.insert(
@@ -224,7 +234,10 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
     );
     texts.push("type route hook output priority mangle; policy accept;");
     let mut six = table(Family::Ip6, "sw_six");
-    six.chains.insert("c_pre".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, take(ip6_rules())));
+    six.chains.insert(
+        "c_pre".into(),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, ip6_rules())),
+    );
     let mut both = table(Family::Inet, "sw_both");
     let v6 = Match(Field::NfProto, Is, Value::Number(10));
     let mixed = vec![
@@ -237,12 +250,9 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
             "ip6 saddr != fd00::1 drop",
         ),
         (rule(vec![v6, Counter]), "meta nfproto ipv6 counter packets 0 bytes 0"),
-        (
-            rule(vec![Match(Field::L4Proto, Is, Value::Protocol(17)), Reject]),
-            "meta l4proto udp reject with icmpx type port-unreachable",
-        ),
+        (rule(vec![Match(Field::L4Proto, Is, Value::Protocol(17)), Reject]), "meta l4proto udp reject"),
     ];
-    both.chains.insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(mixed)));
+    both.chains.insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(&mut texts, mixed)));
     let mut device = table(Family::Netdev, "sw_out");
     let macs = MapElements::Macs(BTreeMap::from([(vec![Value::Number(0x10002)], NODE2)]));
     device.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements: macs });
@@ -267,7 +277,7 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         device: Some("lo".into()),
         drop_by_default: false,
     };
-    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(out) });
+    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(&mut texts, out) });
     (vec![one, six, both, device], texts)
 }
 

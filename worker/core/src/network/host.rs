@@ -85,6 +85,7 @@ impl Host<'_> {
             let own = |name: &str| format!("{}/conf/{INGRESS}/{name}", family_word(*version));
             settings.extend(match version {
                 Version::V4 => vec![
+                    // As Docker does. Only published ports are let through to tasks (`forward`).
                     ("ipv4/ip_forward".into(), "1"),
                     // For 127.0.0.1:port, on this device only.
                     (own("route_localnet"), "1"),
@@ -102,7 +103,7 @@ impl Host<'_> {
     }
 
     fn table(&self, version: Version, entry: Option<IpAddr>, held: &BTreeMap<PortKey, &Claim>) -> Table {
-        let nodes = self.ground.peers.values().map(|peer| peer.addr).chain(self.ground.underlay());
+        let nodes = self.ground.peers.values().map(|peer| peer.addr);
         let nodes = nodes.filter(|addr| Version::of(*addr) == version).map(|addr| vec![Value::Addr(addr)]);
         let vnis = self.encrypted.iter().map(|vni| vec![Value::Number(*vni)]);
         let filter = |point, priority, rules| Chain::base(ChainKind::Filter, point, priority, rules);

@@ -152,6 +152,8 @@ fn forward(version: Version) -> Vec<Rule> {
             accept(),
         ])
         .said("the way out"),
+        Rule::new([Statement::is(Field::Oifname, UPLINK), Statement::Reject])
+            .said("on internal networks only"),
     ]
 }
 

@@ -30,3 +30,6 @@ mod text;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+
+#[cfg(test)]
+mod laws;

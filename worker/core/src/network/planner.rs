@@ -212,3 +212,6 @@ fn put(plan: &mut Plan, place: Place, ns: Namespace) {
         plan.namespaces.insert(place, Arc::new(ns));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,10 +143,12 @@ pub(crate) fn differences(have: &LowTables, want: &LowTables) -> Vec<(String, St
     for change in tables(have, want) {
         let key = (change.family, change.table.to_owned());
         let table = format!("table {} {}", family_name(change.family), change.table);
-        let mut add = |what: String, how: &str| found.insert((what, how.to_owned()));
+        let mut add = |what: String, how: &str| {
+            found.insert((what, how.to_owned()));
+        };
         match (have.get(&key), want.get(&key)) {
-            (None, _) => drop(add(table, "missing")),
-            (_, None) => drop(add(table, "unexpected")),
+            (None, _) => add(table, "missing"),
+            (_, None) => add(table, "unexpected"),
             (Some(have), Some(want)) => {
                 of_chains(&table, have, want, &mut add);
                 of_sets(&table, have, want, &mut add);
@@ -156,12 +158,12 @@ pub(crate) fn differences(have: &LowTables, want: &LowTables) -> Vec<(String, St
     found.into_iter().collect()
 }
 
-fn of_chains(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut(String, &str) -> bool) {
+fn of_chains(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut(String, &str)) {
     for name in have.chains.keys().chain(want.chains.keys()) {
         let chain = format!("{table} chain {name}");
         match (have.chains.get(name), want.chains.get(name)) {
-            (None, _) => drop(add(chain, "missing")),
-            (_, None) => drop(add(chain, "unexpected")),
+            (None, _) => add(chain, "missing"),
+            (_, None) => add(chain, "unexpected"),
             (Some(have), Some(want)) => {
                 if have.hook != want.hook {
                     add(chain.clone(), "enters packets elsewhere, or has another policy");
@@ -181,23 +183,21 @@ fn of_chains(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut
     }
 }
 
-fn of_sets(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut(String, &str) -> bool) {
+fn of_sets(table: &str, have: &LowTable, want: &LowTable, add: &mut impl FnMut(String, &str)) {
     for name in have.sets.keys().chain(want.sets.keys()) {
         let any = have.sets.get(name).or(want.sets.get(name));
         let word = if any.is_some_and(|set| set.flags & flag::MAP != 0) { "map" } else { "set" };
         let set = format!("{table} {word} {name}");
         match (have.sets.get(name), want.sets.get(name)) {
-            (None, _) => drop(add(set, "missing")),
-            (_, None) => drop(add(set, "unexpected")),
+            (None, _) => add(set, "missing"),
+            (_, None) => add(set, "unexpected"),
             (Some(have), Some(want)) => {
                 if !have.same_kind(want) {
                     add(set.clone(), "is of another type");
                 }
                 for (key, data) in &want.elements {
                     match have.elements.get(key) {
-                        None => {
-                            drop(add(format!("{set} element {}", super::text::key(want, key)), "missing"))
-                        }
+                        None => add(format!("{set} element {}", super::text::key(want, key)), "missing"),
                         Some(other) if other != data => {
                             let how = format!(
                                 "is {} instead of {}",

@@ -79,13 +79,13 @@ fn chain(family: Family, chain: &Chain) -> Result<LowChain, Unfit> {
     Ok(LowChain { hook: chain.hook.as_ref().map(hook), rules })
 }
 
-/// The kernel keeps 128 bytes.
+/// The kernel keeps 128 bytes, and nft cannot print its own quotes.
 fn comment(rule: &Rule) -> String {
     let mut end = rule.comment.len().min(127);
     while !rule.comment.is_char_boundary(end) {
         end -= 1;
     }
-    rule.comment[..end].to_owned()
+    rule.comment[..end].replace(['"', '\n', '\0'], "'")
 }
 
 fn hook(hook: &Hook) -> LowHook {
@@ -144,7 +144,7 @@ impl Known {
             Family::Inet | Family::Netdev => None,
         };
         let expressions = Vec::new();
-        Self { family, network, transport: None, is_ether: family == Family::Netdev, expressions }
+        Self { family, network, transport: None, is_ether: false, expressions }
     }
 
     fn push(&mut self, expression: LowExpression) {

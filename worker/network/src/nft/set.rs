@@ -100,7 +100,7 @@ pub(crate) fn set(set: &Set) -> Result<LowSet, Unfit> {
         return Ok(low);
     }
     low.flags |= flag::CONCAT;
-    low.parts = set.key.iter().map(|field| shape(*field).bytes as u32).collect();
+    low.parts = set.key.iter().map(|field| u32::try_from(shape(*field).bytes).expect("at most 16")).collect();
     for values in &set.elements {
         let key = key_bytes(&set.key, values, false)?;
         let last = Some(key_bytes(&set.key, values, true)?);
@@ -112,7 +112,8 @@ pub(crate) fn set(set: &Set) -> Result<LowSet, Unfit> {
 pub(crate) fn map(map: &Map) -> Result<LowSet, Unfit> {
     let (key_type, key_length) = key_shape(&map.key)?;
     let (data_type, data_length, data_order) = match map.elements {
-        MapElements::Verdicts(_) => (kind::VERDICT, 0, None),
+        // as large as the kernel makes it
+        MapElements::Verdicts(_) => (kind::VERDICT, 16, None),
         MapElements::Marks(_) => (kind::MARK, 4, Some(Order::Native)),
         MapElements::Zones(_) => (kind::INTEGER, 2, Some(Order::Native)),
         MapElements::Macs(_) => (kind::ETHER, 6, Some(Order::Network)),
