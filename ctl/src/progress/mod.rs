@@ -136,7 +136,7 @@ impl Progress {
                 }
                 self.tasks.insert(id, seen);
             }
-            Some(Object::Cluster(_) | Object::Node(_)) | None => {}
+            Some(Object::Cluster(_) | Object::Node(_) | Object::Network(_)) | None => {}
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Progress {
             Some(Object::Task(task)) => {
                 self.tasks.remove(&task.id);
             }
-            Some(Object::Cluster(_) | Object::Node(_)) | None => {}
+            Some(Object::Cluster(_) | Object::Node(_) | Object::Network(_)) | None => {}
         }
     }
 

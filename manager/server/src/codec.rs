@@ -59,6 +59,7 @@ fn key_out(key: &Key) -> v1::Key {
     let key = match key {
         Key::Cluster => Wire::Cluster(true),
         Key::Node(id) => Wire::Node(id.to_string()),
+        Key::Network(id) => Wire::Network(id.to_string()),
         Key::Service(id) => Wire::Service(id.to_string()),
         Key::Task(id) => Wire::Task(id.to_string()),
     };
@@ -71,6 +72,7 @@ fn key_in(key: Option<v1::Key>) -> Result<Key, CodecError> {
     Ok(match key.and_then(|k| k.key).ok_or(CodecError::Unknown("key"))? {
         Wire::Cluster(_) => Key::Cluster,
         Wire::Node(id) => Key::Node(id.parse().map_err(bad)?),
+        Wire::Network(id) => Key::Network(id.parse().map_err(bad)?),
         Wire::Service(id) => Key::Service(id.parse().map_err(bad)?),
         Wire::Task(id) => Key::Task(id.parse().map_err(bad)?),
     })
@@ -82,6 +84,7 @@ fn change_out(change: &Change) -> v1::change::Change {
     match change {
         Change::PutCluster(c) => Wire::PutCluster(c.as_ref().into()),
         Change::PutNode(n) => Wire::PutNode(n.as_ref().into()),
+        Change::PutNetwork(n) => Wire::PutNetwork(n.as_ref().into()),
         Change::PutService(s) => Wire::PutService(s.as_ref().into()),
         Change::PutTask(task, source) => {
             let (source, task) = match source {
@@ -92,6 +95,7 @@ fn change_out(change: &Change) -> v1::change::Change {
             Wire::PutTask(v1::PutTask { task: Some(task), spec_source: source.into() })
         }
         Change::DeleteNode(id) => Wire::Delete(key_out(&Key::Node(*id))),
+        Change::DeleteNetwork(id) => Wire::Delete(key_out(&Key::Network(*id))),
         Change::DeleteService(id) => Wire::Delete(key_out(&Key::Service(*id))),
         Change::DeleteTask(id) => Wire::Delete(key_out(&Key::Task(*id))),
     }
@@ -102,10 +106,12 @@ fn change_in(change: v1::change::Change) -> Result<Change, CodecError> {
     Ok(match change {
         Wire::PutCluster(c) => Change::PutCluster(Arc::new(c.try_into()?)),
         Wire::PutNode(n) => Change::PutNode(Arc::new(n.try_into()?)),
+        Wire::PutNetwork(n) => Change::PutNetwork(Arc::new(n.try_into()?)),
         Wire::PutService(s) => Change::PutService(Arc::new(s.try_into()?)),
         Wire::PutTask(put) => put_task_in(put)?,
         Wire::Delete(key) => match key_in(Some(key))? {
             Key::Node(id) => Change::DeleteNode(id),
+            Key::Network(id) => Change::DeleteNetwork(id),
             Key::Service(id) => Change::DeleteService(id),
             Key::Task(id) => Change::DeleteTask(id),
             Key::Cluster => return Err(CodecError::Unknown("deletion of the cluster")),
@@ -150,6 +156,7 @@ impl SnapshotWriter {
         let object = match object {
             Object::Cluster(c) => Wire::Cluster(c.as_ref().into()),
             Object::Node(n) => Wire::Node(n.as_ref().into()),
+            Object::Network(n) => Wire::Network(n.as_ref().into()),
             Object::Service(s) => Wire::Service(s.as_ref().into()),
             Object::Task(t) => Wire::Task(self.task(t)),
         };
@@ -191,6 +198,7 @@ impl SnapshotReader {
         Ok(match object.object.ok_or(CodecError::Unknown("object"))? {
             Wire::Cluster(c) => Object::Cluster(Arc::new(c.try_into()?)),
             Wire::Node(n) => Object::Node(Arc::new(n.try_into()?)),
+            Wire::Network(n) => Object::Network(Arc::new(n.try_into()?)),
             Wire::Service(s) => Object::Service(Arc::new(s.try_into()?)),
             Wire::Task(t) => Object::Task(Arc::new(self.task(t)?)),
         })

@@ -91,7 +91,7 @@ fn wire(news: &News, service: Option<&ServiceId>) -> Option<v1::WatchEvent> {
         (None, _) => true,
         (Some(id), Object::Service(s)) => s.id == *id,
         (Some(id), Object::Task(t)) => t.service == *id,
-        (Some(_), Object::Cluster(_) | Object::Node(_)) => false,
+        (Some(_), Object::Cluster(_) | Object::Node(_) | Object::Network(_)) => false,
     };
     wanted.then(|| v1::WatchEvent { kind: kind.into(), object: Some(object_out(object)) })
 }
@@ -102,6 +102,7 @@ pub fn object_out(object: &Object) -> v1::Object {
     let object = match object {
         Object::Cluster(c) => Wire::Cluster(v1::Cluster::public(c)),
         Object::Node(n) => Wire::Node(n.as_ref().into()),
+        Object::Network(n) => Wire::Network(n.as_ref().into()),
         Object::Service(s) => Wire::Service(s.as_ref().into()),
         Object::Task(t) => Wire::Task(t.as_ref().into()),
     };

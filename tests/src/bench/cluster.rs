@@ -153,12 +153,13 @@ pub(crate) fn sleepers(name: &str, replicas: u64) -> v1::ServiceSpec {
         limits: Some(v1::Limits::default()),
         reservations: Some(v1::Resources::default()),
         placement: Some(v1::Placement::default()),
-        force_update: 0,
+        ..v1::TaskSpec::default()
     };
     v1::ServiceSpec {
         annotations: Some(v1::Annotations { name: name.to_owned(), ..v1::Annotations::default() }),
         task: Some(task),
         update: Some((&swarm_types::policy::UpdatePolicy::default()).into()),
         mode: Some(v1::service_spec::Mode::Replicated(v1::ReplicatedMode { replicas })),
+        endpoint: None,
     }
 }

@@ -118,7 +118,7 @@ impl Orchestrator {
                     self.dirty_services.insert(task.service);
                 }
             }
-            Object::Cluster(_) => {}
+            Object::Cluster(_) | Object::Network(_) => {}
         }
     }
 

@@ -10,8 +10,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use swarm_types::cluster::Cluster;
-use swarm_types::id::{NodeId, ServiceId, TaskId};
+use swarm_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use swarm_types::meta::Meta;
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -84,6 +85,10 @@ impl Draft {
     pub fn put_node(&mut self, node: Node) -> bool {
         self.put(Object::Node(Arc::new(node)))
     }
+    /// Creates or updates a network; see [`Draft::put_cluster`].
+    pub fn put_network(&mut self, network: Network) -> bool {
+        self.put(Object::Network(Arc::new(network)))
+    }
     /// Creates or updates a service; see [`Draft::put_cluster`].
     pub fn put_service(&mut self, service: Service) -> bool {
         self.put(Object::Service(Arc::new(service)))
@@ -95,6 +100,10 @@ impl Draft {
     /// Deletes a node, if there is one. True if there was.
     pub fn delete_node(&mut self, id: &NodeId) -> bool {
         self.delete(Key::Node(*id), Change::DeleteNode(*id))
+    }
+    /// Deletes a network, if there is one. True if there was.
+    pub fn delete_network(&mut self, id: &NetworkId) -> bool {
+        self.delete(Key::Network(*id), Change::DeleteNetwork(*id))
     }
     /// Deletes a service, if there is one. True if there was.
     pub fn delete_service(&mut self, id: &ServiceId) -> bool {
@@ -159,6 +168,7 @@ impl Draft {
         self.changes.push(match object.clone() {
             Object::Cluster(cluster) => Change::PutCluster(cluster),
             Object::Node(node) => Change::PutNode(node),
+            Object::Network(network) => Change::PutNetwork(network),
             Object::Service(service) => Change::PutService(service),
             Object::Task(task) => Change::PutTask(task, SpecSource::Inline),
         });

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use swarm_types::cluster::Cluster;
 use swarm_types::meta::Meta;
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -21,6 +22,7 @@ use super::transaction::Key;
 pub enum Object {
     Cluster(Arc<Cluster>),
     Node(Arc<Node>),
+    Network(Arc<Network>),
     Service(Arc<Service>),
     Task(Arc<Task>),
 }
@@ -31,6 +33,7 @@ impl Object {
         match self {
             Object::Cluster(_) => Key::Cluster,
             Object::Node(node) => Key::Node(node.id),
+            Object::Network(network) => Key::Network(network.id),
             Object::Service(service) => Key::Service(service.id),
             Object::Task(task) => Key::Task(task.id),
         }
@@ -40,6 +43,7 @@ impl Object {
         match self {
             Object::Cluster(cluster) => cluster.meta,
             Object::Node(node) => node.meta,
+            Object::Network(network) => network.meta,
             Object::Service(service) => service.meta,
             Object::Task(task) => task.meta,
         }
@@ -49,6 +53,7 @@ impl Object {
         match self {
             Object::Cluster(cluster) => Arc::make_mut(cluster).meta = meta,
             Object::Node(node) => Arc::make_mut(node).meta = meta,
+            Object::Network(network) => Arc::make_mut(network).meta = meta,
             Object::Service(service) => Arc::make_mut(service).meta = meta,
             Object::Task(task) => Arc::make_mut(task).meta = meta,
         }

@@ -31,14 +31,15 @@ impl Record {
     }
 }
 
-/// All objects: the cluster, nodes by id, services by id, then tasks grouped by service and spec, so
+/// All objects: the cluster, nodes by id, networks by id, services by id, then tasks grouped by service and spec, so
 /// that no spec needs to be written twice. Lazy: holds one service's tasks at a time.
 pub fn records(view: &View) -> impl Iterator<Item = Record> + use<'_> {
     let cluster = view.cluster().cloned().map(Object::Cluster);
     let nodes = view.nodes().cloned().map(Object::Node);
+    let networks = view.networks().cloned().map(Object::Network);
     let services = view.services().cloned().map(Object::Service);
     let tasks = view.services_with_tasks().flat_map(|id| task_records(view, id));
-    cluster.into_iter().chain(nodes).chain(services).map(Record::plain).chain(tasks)
+    cluster.into_iter().chain(nodes).chain(networks).chain(services).map(Record::plain).chain(tasks)
 }
 
 fn task_records(view: &View, id: &ServiceId) -> Vec<Record> {

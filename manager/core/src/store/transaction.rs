@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use swarm_types::cluster::Cluster;
-use swarm_types::id::{NodeId, ServiceId, TaskId};
+use swarm_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -23,6 +24,7 @@ use super::event::Object;
 pub enum Key {
     Cluster,
     Node(NodeId),
+    Network(NetworkId),
     Service(ServiceId),
     Task(TaskId),
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Key {
         match self {
             Key::Cluster => f.write_str("cluster"),
             Key::Node(id) => write!(f, "node {id}"),
+            Key::Network(id) => write!(f, "network {id}"),
             Key::Service(id) => write!(f, "service {id}"),
             Key::Task(id) => write!(f, "task {id}"),
         }
@@ -58,9 +61,11 @@ pub enum SpecSource {
 pub enum Change {
     PutCluster(Arc<Cluster>),
     PutNode(Arc<Node>),
+    PutNetwork(Arc<Network>),
     PutService(Arc<Service>),
     PutTask(Arc<Task>, SpecSource),
     DeleteNode(NodeId),
+    DeleteNetwork(NetworkId),
     DeleteService(ServiceId),
     DeleteTask(TaskId),
 }
@@ -71,16 +76,18 @@ impl Change {
         match self {
             Change::PutCluster(_) => Key::Cluster,
             Change::PutNode(node) => Key::Node(node.id),
+            Change::PutNetwork(network) => Key::Network(network.id),
             Change::PutService(service) => Key::Service(service.id),
             Change::PutTask(task, _) => Key::Task(task.id),
             Change::DeleteNode(id) => Key::Node(*id),
+            Change::DeleteNetwork(id) => Key::Network(*id),
             Change::DeleteService(id) => Key::Service(*id),
             Change::DeleteTask(id) => Key::Task(*id),
         }
     }
     /// True if the object shall be gone.
     pub fn is_delete(&self) -> bool {
-        matches!(self, Change::DeleteNode(_) | Change::DeleteService(_) | Change::DeleteTask(_))
+        self.object().is_none()
     }
     /// The object as it shall be; none if it shall be gone.
     pub fn object(&self) -> Option<Object> {
@@ -91,9 +98,13 @@ impl Change {
         match self {
             Change::PutCluster(cluster) => Some(Object::Cluster(cluster)),
             Change::PutNode(node) => Some(Object::Node(node)),
+            Change::PutNetwork(network) => Some(Object::Network(network)),
             Change::PutService(service) => Some(Object::Service(service)),
             Change::PutTask(task, _) => Some(Object::Task(task)),
-            Change::DeleteNode(_) | Change::DeleteService(_) | Change::DeleteTask(_) => None,
+            Change::DeleteNode(_)
+            | Change::DeleteNetwork(_)
+            | Change::DeleteService(_)
+            | Change::DeleteTask(_) => None,
         }
     }
 }

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use swarm_types::cluster::Cluster;
-use swarm_types::id::{NodeId, ServiceId, TaskId};
+use swarm_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use swarm_types::meta::Annotations;
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -27,6 +28,8 @@ pub struct View {
     pub(super) newest_time: Timestamp,
     cluster: Option<Arc<Cluster>>,
     nodes: Table<NodeId, Arc<Node>>,
+    networks: Table<NetworkId, Arc<Network>>,
+    network_names: Table<String, NetworkId>,
     services: Table<ServiceId, ServiceRow>,
     /// By name in lower case.
     names: Table<String, ServiceId>,
@@ -60,6 +63,27 @@ impl View {
     /// All nodes, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> + use<'_> {
         self.nodes.values()
+    }
+    /// A network.
+    pub fn network(&self, id: &NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(id)
+    }
+    /// All networks, by id.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> + use<'_> {
+        self.networks.values()
+    }
+    /// The network of this name.
+    pub fn network_by_name(&self, name: &str) -> Option<&Arc<Network>> {
+        self.network(self.network_names.get(&name.to_owned())?)
+    }
+    /// Networks whose id starts with `prefix`, by id.
+    pub fn networks_by_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Network>> {
+        let from = self.networks.range_from(&NetworkId::new(prefix));
+        from.take_while(move |(id, _)| id.as_str().starts_with(prefix)).map(|(_, network)| network)
+    }
+    /// The ingress network, if there is one.
+    pub fn ingress_network(&self) -> Option<&Arc<Network>> {
+        self.networks().find(|network| network.spec.ingress)
     }
     /// A service.
     pub fn service(&self, id: &ServiceId) -> Option<&Arc<Service>> {
@@ -138,6 +162,7 @@ impl View {
         match key {
             Key::Cluster => self.cluster.clone().map(Object::Cluster),
             Key::Node(id) => self.node(id).cloned().map(Object::Node),
+            Key::Network(id) => self.network(id).cloned().map(Object::Network),
             Key::Service(id) => self.service(id).cloned().map(Object::Service),
             Key::Task(id) => self.task(id).cloned().map(Object::Task),
         }
@@ -147,6 +172,7 @@ impl View {
         let meta = match key {
             Key::Cluster => self.cluster.as_ref().map(|cluster| cluster.meta),
             Key::Node(id) => self.node(id).map(|node| node.meta),
+            Key::Network(id) => self.network(id).map(|network| network.meta),
             Key::Service(id) => self.service(id).map(|service| service.meta),
             Key::Task(id) => self.task(id).map(|task| task.meta),
         };
@@ -160,6 +186,8 @@ impl View {
             newest_time: self.newest_time,
             cluster: self.cluster.clone(),
             nodes: self.nodes.clone(),
+            networks: self.networks.clone(),
+            network_names: self.network_names.clone(),
             services: self.services.clone(),
             names: self.names.clone(),
             tasks: Index::default(),
@@ -189,9 +217,15 @@ impl View {
         match object {
             Object::Cluster(cluster) => self.cluster = Some(cluster),
             Object::Node(node) => drop(self.nodes.insert(node.id, node)),
+            Object::Network(network) => self.put_network(network),
             Object::Service(service) => self.put_service(service),
             Object::Task(task) => drop(self.tasks.put(task)),
         }
+    }
+
+    fn put_network(&mut self, network: Arc<Network>) {
+        self.network_names.insert(network.spec.annotations.name.clone(), network.id);
+        self.networks.insert(network.id, network);
     }
 
     fn put_service(&mut self, service: Arc<Service>) {
@@ -219,6 +253,12 @@ impl View {
         match key {
             Key::Cluster => {}
             Key::Node(id) => drop(self.nodes.remove(id)),
+            Key::Network(id) => {
+                // Networks are not renamed: the name is the one that it was put with.
+                if let Some(network) = self.networks.remove(id) {
+                    self.network_names.remove(&network.spec.annotations.name);
+                }
+            }
             Key::Service(id) => {
                 if let Some(row) = self.services.remove(id) {
                     self.delete_name(&row.service);

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::kernel::Mac;
 
@@ -19,11 +20,11 @@ pub struct Table {
     /// `sw_…`.
     pub name: String,
     /// Sets by name.
-    pub sets: BTreeMap<String, Set>,
+    pub sets: BTreeMap<String, Arc<Set>>,
     /// Maps by name.
-    pub maps: BTreeMap<String, Map>,
+    pub maps: BTreeMap<String, Arc<Map>>,
     /// Chains by name.
-    pub chains: BTreeMap<String, Chain>,
+    pub chains: BTreeMap<String, Arc<Chain>>,
 }
 
 /// Which packets a table sees.
@@ -254,4 +255,120 @@ pub enum Verdict {
     Return,
     Goto(String),
     Jump(String),
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(family: Family, name: &str) -> Self {
+        let (sets, maps, chains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { family, name: name.into(), sets, maps, chains }
+    }
+    /// With a chain more.
+    pub fn chain(mut self, name: &str, chain: Chain) -> Self {
+        self.chains.insert(name.into(), Arc::new(chain));
+        self
+    }
+    /// With a set more.
+    pub fn set(mut self, name: &str, key: &[Field], elements: BTreeSet<Vec<Value>>) -> Self {
+        let set = Set { key: key.to_vec(), interval: false, elements };
+        self.sets.insert(name.into(), Arc::new(set));
+        self
+    }
+    /// With a map more.
+    pub fn map(mut self, name: &str, key: &[Field], elements: MapElements) -> Self {
+        self.maps.insert(name.into(), Arc::new(Map { key: key.to_vec(), elements }));
+        self
+    }
+}
+
+impl Table {
+    /// Takes what is equal from an older plan's table of the same name, so that it is the same `Arc`.
+    pub fn share(&mut self, old: &Table) {
+        share(&mut self.sets, &old.sets);
+        share(&mut self.maps, &old.maps);
+        share(&mut self.chains, &old.chains);
+    }
+}
+
+fn share<V: Eq>(new: &mut BTreeMap<String, Arc<V>>, old: &BTreeMap<String, Arc<V>>) {
+    for (name, value) in new {
+        if let Some(same) = old.get(name).filter(|same| *same == value) {
+            *value = same.clone();
+        }
+    }
+}
+
+impl Chain {
+    /// A chain that packets enter at a hook.
+    pub fn base(kind: ChainKind, point: HookPoint, priority: i32, rules: Vec<Rule>) -> Self {
+        let hook = Hook { kind, point, priority, device: None, drop_by_default: false };
+        Self { hook: Some(hook), rules }
+    }
+    /// What passes all rules is dropped.
+    pub fn dropping(mut self) -> Self {
+        if let Some(hook) = &mut self.hook {
+            hook.drop_by_default = true;
+        }
+        self
+    }
+    /// For `netdev`: at this device.
+    pub fn on(mut self, device: &str) -> Self {
+        if let Some(hook) = &mut self.hook {
+            hook.device = Some(device.into());
+        }
+        self
+    }
+}
+
+impl Rule {
+    /// A rule without a comment.
+    pub fn new(statements: impl Into<Vec<Statement>>) -> Self {
+        Self { statements: statements.into(), comment: String::new() }
+    }
+    /// With a comment, cut to what the kernel takes.
+    pub fn said(mut self, comment: impl Into<String>) -> Self {
+        self.comment = comment.into();
+        let end =
+            (0..=COMMENT_BYTES.min(self.comment.len())).rev().find(|i| self.comment.is_char_boundary(*i));
+        self.comment.truncate(end.unwrap_or_default());
+        self
+    }
+}
+
+/// Longest comment of a rule.
+pub const COMMENT_BYTES: usize = 128;
+
+impl Statement {
+    /// The field is this.
+    pub fn is(field: Field, value: impl Into<Value>) -> Self {
+        Statement::Match(field, Compare::Is, value.into())
+    }
+    /// The field is anything but this.
+    pub fn not(field: Field, value: impl Into<Value>) -> Self {
+        Statement::Match(field, Compare::IsNot, value.into())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(name: &str) -> Self {
+        Value::Name(name.into())
+    }
+}
+
+impl From<IpAddr> for Value {
+    fn from(addr: IpAddr) -> Self {
+        Value::Addr(addr)
+    }
+}
+
+impl From<ipnet::IpNet> for Value {
+    fn from(net: ipnet::IpNet) -> Self {
+        Value::Net(net)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Value::Number(number)
+    }
 }

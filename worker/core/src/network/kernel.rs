@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use swarm_types::id::{NetworkId, TaskId};
@@ -17,8 +18,10 @@ use super::firewall::Table;
 /// All namespaces of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// By place. The host's is always there.
-    pub namespaces: BTreeMap<Place, Namespace>,
+    /// By place. The host's is always there. What has not changed since the planner's last plan is the
+    /// same `Arc`, here and below: comparing two plans (`==` of `Arc` looks at the pointers first)
+    /// costs as much as what changed.
+    pub namespaces: BTreeMap<Place, Arc<Namespace>>,
 }
 
 /// A network namespace.
@@ -42,20 +45,35 @@ pub const OURS: u8 = 83;
 pub struct Namespace {
     /// Devices by name (at most 15 bytes). `lo` is always there and up.
     pub links: BTreeMap<String, Link>,
-    /// Addresses of devices, with the prefix length of the network that they are seen in.
+    /// Addresses of devices, with the prefix length of the network that they are seen in. They bring no
+    /// routes (`noprefixroute`) and are not asked for by others first (`nodad`).
     pub addrs: BTreeSet<(String, IpNet)>,
     /// Routes of all tables.
-    pub routes: BTreeSet<Route>,
+    pub routes: Arc<BTreeSet<Route>>,
     /// Policy rules.
     pub rules: BTreeSet<Rule>,
     /// Permanent neighbours: which MAC address has this address on this device.
     pub neighbours: BTreeMap<(String, IpAddr), Mac>,
     /// Forwarding entries of VXLAN devices: behind which node's address is this MAC address.
     pub forwarding: BTreeMap<(String, Mac), IpAddr>,
-    /// Settings below `/proc/sys/net`, e.g. `ipv4/ip_forward`.
+    /// Settings below `/proc/sys/net`, e.g. `ipv4/ip_forward`. Those of no device (`all`, `default`) are
+    /// to be made before any device is: a new namespace may inherit `rp_filter` from the host.
     pub sysctls: BTreeMap<String, String>,
     /// Tables of nftables by family and name.
     pub tables: Vec<Table>,
+}
+
+impl Namespace {
+    /// Takes what is equal from an older plan of the same namespace, so that it is the same `Arc`.
+    pub fn share(&mut self, old: &Namespace) {
+        if self.routes == old.routes {
+            self.routes = old.routes.clone();
+        }
+        for table in &mut self.tables {
+            let same = old.tables.iter().find(|t| t.family == table.family && t.name == table.name);
+            same.into_iter().for_each(|old| table.share(old));
+        }
+    }
 }
 
 /// A device.

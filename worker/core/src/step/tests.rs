@@ -96,7 +96,8 @@ fn an_end_is_told_whole() {
     let status = after(&task, Op::Wait, &Outcome::Ended(end), NOW).unwrap();
     assert_eq!(status.err, "task: non-zero exit (137): OOM killed");
     assert_eq!(status.at, Timestamp(900));
-    let want = ContainerStatus { container_id: "c".into(), pid: 0, exit_code: 137, oom_killed: true };
+    let want =
+        ContainerStatus { container_id: "c".into(), pid: 0, exit_code: 137, oom_killed: true, ports: vec![] };
     assert_eq!(status.container, Some(want));
 }
 
