@@ -154,7 +154,7 @@ async fn tasks_come_and_go_and_leave_nothing() {
     let world = World::new();
     let kernel = world.kernel();
     let start = Instant::now();
-    let made = churn(&world, &kernel, 30).await;
+    let made = churn(&world, &kernel, 100).await;
     println!("{made} task namespaces with links made and removed: {:?}", start.elapsed());
     assert_eq!(kernel.apply(Plan::default()).await.unwrap().problems, []);
     assert_eq!(world.files(), Vec::<String>::new());
