@@ -1,5 +1,5 @@
 //! [`Kernel`]: the edge of this crate. It hands every wish to the one thread that does the work
-//! ([`crate::engine`]), because entering a network namespace is a matter of threads.
+//! ([`crate::thread`]), because entering a network namespace is a matter of threads.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use swarm_types::network_set::{NetworkDifference, NetworkProblem};
 use swarm_worker_core::network::kernel::{Place, Plan};
 use tokio::sync::{oneshot, watch};
 
-use crate::engine::{self, Command, Handle};
 use crate::namespace::Folder;
+use crate::thread::{self, Command, Handle};
 
 /// Where and how the kernel is driven.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ impl Settings {
 pub struct Applied {
     /// What could not be done; everything else is done. Sorted. It is tried again by and by.
     pub problems: Vec<NetworkProblem>,
+    /// Time that the changes took inside the kernel.
+    pub in_kernel: Duration,
 }
 
 /// Something in the kernel is not as the plan wants it.
@@ -103,7 +105,7 @@ impl Kernel {
             Folder::new(&settings.folder).map_err(|err| KernelError::Folder(settings.folder.clone(), err))?;
         let (problems_tx, problems) = watch::channel(Vec::new());
         let (repairs_tx, repairs) = watch::channel(0);
-        let handle = engine::start(settings, folder.clone(), problems_tx, repairs_tx)?;
+        let handle = thread::start(settings, folder.clone(), problems_tx, repairs_tx)?;
         Ok(Self { folder, handle, problems, repairs })
     }
 
@@ -149,7 +151,7 @@ impl Kernel {
         let (reply, answer) = oneshot::channel();
         self.handle.send(Command::Namespace(place, reply))?;
         let namespace = answer.await.map_err(|_| KernelError::Stopped)?;
-        let name = engine::name(place);
+        let name = crate::words::place(place);
         let namespace = namespace.map_err(|err| KernelError::Enter(name.clone(), err))?;
         let (done, result) = oneshot::channel();
         let run = move || {

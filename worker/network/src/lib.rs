@@ -8,8 +8,24 @@
 //! Everything is netlink, written by hand: long-lived sockets in each namespace, one batch for all
 //! changes of a kind, and one transaction for all rules of a namespace.
 
+mod check;
+mod conntrack;
 mod engine;
 mod kernel;
+mod link;
+mod links;
 mod namespace;
+mod netlink;
+mod news;
+mod nft;
+mod probe;
+mod room;
+mod route;
+mod socket;
+mod sync;
+mod sys;
+mod sysctl;
+mod thread;
+mod words;
 
 pub use kernel::{Applied, Connections, Difference, Kernel, KernelError, Settings};
