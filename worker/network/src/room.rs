@@ -71,7 +71,8 @@ impl Have {
         namespace.addrs.retain(|(on, _)| on != device);
         namespace.neighbours.retain(|(on, _), _| on != device);
         namespace.forwarding.retain(|(on, _), _| on != device);
-        namespace.routes.retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
+        let routes = Arc::make_mut(&mut namespace.routes);
+        routes.retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
     }
 }
 
@@ -217,7 +218,7 @@ impl Room {
             if each.is_plain() && each.route.table != LOCAL {
                 let route = named(each.route, names.get(&each.index).copied());
                 let counts = is_ours || self.was_planned(|n| n.routes.contains(&route));
-                found.routes.extend(counts.then_some(route));
+                Arc::make_mut(&mut found.routes).extend(counts.then_some(route));
             }
         }
         for (protocol, rule) in route::rules(&mut self.route)? {

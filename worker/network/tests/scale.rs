@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::*;
@@ -47,10 +48,10 @@ async fn one_service_of_a_thousand_changes_in_no_time() {
     println!("1,000 services of 10: {:?}, {:?} of it in the kernel", start.elapsed(), applied.in_kernel);
     let (mut whole, mut inside) = (Vec::new(), Vec::new());
     for round in 0..200u32 {
-        let table = &mut wanted.namespaces.get_mut(&sandbox()).unwrap().tables[0];
+        let table = &mut Arc::make_mut(wanted.namespaces.get_mut(&sandbox()).unwrap()).tables[0];
         let backends: Vec<String> = (0..10).map(|b| at(0x0a42_0000, round * 10 + b)).collect();
         let backends: Vec<&str> = backends.iter().map(|addr| &addr[..]).collect();
-        table.chains.insert(format!("s_{}", round * 7 % SERVICES), service(&backends));
+        table.chains.insert(format!("s_{}", round * 7 % SERVICES), service(&backends).into());
         let next = wanted.clone();
         let start = Instant::now();
         let applied = kernel.apply(next).await.unwrap();
@@ -91,7 +92,7 @@ fn crowded(count: u32) -> Namespace {
         let node = format!("10.200.{}.3", number % 50);
         sb.neighbours.insert(("vx0".into(), addr), mac);
         sb.forwarding.insert(("vx0".into(), mac), ip(&node));
-        sb.routes.insert(via(&format!("{addr}/32"), &node, "vx0"));
+        Arc::make_mut(&mut sb.routes).insert(via(&format!("{addr}/32"), &node, "vx0"));
     }
     sb
 }
@@ -131,12 +132,12 @@ async fn churn(world: &World, kernel: &Kernel, rounds: usize) -> usize {
         let mut next = fixed.clone();
         for number in 0..10 {
             let (place, name) = (task(&format!("x{round}-{number}")), format!("x{number}"));
-            let sb = next.namespaces.get_mut(&sandbox()).unwrap();
+            let sb = Arc::make_mut(next.namespaces.get_mut(&sandbox()).unwrap());
             sb.links.insert(name.clone(), veth(place, "eth0", 1));
-            sb.routes.insert(direct(&format!("10.0.1.{}/32", 200 + number), &name));
+            Arc::make_mut(&mut sb.routes).insert(direct(&format!("10.0.1.{}/32", 200 + number), &name));
             let mut own = Namespace::default();
             own.links.insert("eth0".into(), veth(sandbox(), &name, 2));
-            next.namespaces.insert(place, own);
+            next.namespaces.insert(place, own.into());
             made += 1;
         }
         assert_eq!(kernel.apply(next).await.unwrap().problems, []);
@@ -173,7 +174,7 @@ async fn ten_thousand_services_come_and_go_and_leave_nothing() {
     let fresh = world.at(sandbox(), "nft list ruleset; ip route; ip addr show dev lo");
     let start = Instant::now();
     for round in 0..100u32 {
-        let sb = wanted.namespaces.get_mut(&sandbox()).unwrap();
+        let sb = Arc::make_mut(wanted.namespaces.get_mut(&sandbox()).unwrap());
         let vips: Vec<String> = (0..100).map(|n| at(0x0a50_0000, round * 100 + n)).collect();
         let all: Vec<(&str, &[&str])> =
             vips.iter().map(|vip| (&vip[..], &["10.0.1.11", "10.0.1.12"][..])).collect();
@@ -185,7 +186,8 @@ async fn ten_thousand_services_come_and_go_and_leave_nothing() {
             let chain = net.chains.remove(&name).unwrap();
             net.chains.insert(own(&name), chain);
         }
-        let MapElements::Verdicts(elements) = &mut net.maps.get_mut("svc").unwrap().elements else {
+        let MapElements::Verdicts(elements) = &mut Arc::make_mut(net.maps.get_mut("svc").unwrap()).elements
+        else {
             unreachable!()
         };
         for to in elements.values_mut() {

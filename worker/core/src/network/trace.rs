@@ -252,7 +252,8 @@ mod tests {
         expect![[r#"
             names (IPv4) from tasks of network app: names of tasks: who calls chooses []
             names (IPv6) from tasks of network app: names of tasks: who calls chooses []
-        "#]].assert_eq(&say("names", None));
+        "#]]
+        .assert_eq(&say("names", None));
         assert_eq!(say("nobody", None), "");
     }
 }
