@@ -85,6 +85,18 @@ where
     start(stream, identity.client_config(), identity.server_name(), limit).await
 }
 
+/// Connects to any node of our cluster, to ask it its way. Nothing else may be said on such a connection.
+pub async fn connect_to_any<S>(
+    stream: S,
+    identity: &TlsIdentity,
+    limit: Duration,
+) -> Result<(client::TlsStream<S>, PeerIdentity), ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    start(stream, identity.asking_config(), identity.server_name(), limit).await
+}
+
 /// Connects to a manager of the cluster that `client` pins, without a certificate of our own.
 /// The root it stands for is known afterwards: [`PinnedClient::root`].
 pub async fn connect_pinned<S>(

@@ -6,6 +6,8 @@
 //!
 //! Knows no RPC and no task. The only file that touches the disk is [`key_store`].
 
+mod any_node;
+
 pub mod base36;
 pub mod ca;
 pub mod credentials;

@@ -5,7 +5,7 @@
 //!   shown must be good.
 //! - A client accepts only a manager of its cluster: the name `manager.<cluster>` and the purpose "server",
 //!   which the authority grants to managers alone. (Certificate verification itself never looks at CN, OU and
-//!   O.)
+//!   O.) Only to ask its way does a client talk to any node: [`crate::any_node`].
 //! - Sessions are never resumed: a resumed session would live on after its certificate or root was replaced.
 //! - Dates are checked against the [`Clock`] that is handed in.
 
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
@@ -25,6 +26,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use swarm_types::id::{ClusterId, NodeId};
 use swarm_types::time::{Clock, Timestamp};
 
+use crate::any_node::AnyNode;
 use crate::ca;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::peer::PeerIdentity;
@@ -41,6 +43,7 @@ struct Current {
     name: ServerName<'static>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    asking: Arc<ClientConfig>,
 }
 
 /// Why credentials cannot be used.
@@ -115,6 +118,13 @@ impl TlsIdentity {
     }
 }
 
+impl TlsIdentity {
+    /// The settings for a connection on which any node is asked its way.
+    pub(crate) fn asking_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.load().asking)
+    }
+}
+
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TlsIdentity({:?})", self.current.load().peer)
@@ -130,9 +140,12 @@ impl Current {
         callers
             .verify_client_cert(&credentials.chain[0], &credentials.chain[1..], unix_time(peer.not_before))
             .map_err(TlsError::Untrusted)?;
-        let server = server_config(&credentials, callers, clock)?;
-        let client = client_config(&credentials, roots, clock)?;
-        Ok(Self { credentials, peer, name, server: Arc::new(server), client: Arc::new(client) })
+        let any = AnyNode::new(callers.clone(), peer.cluster);
+        let server = Arc::new(server_config(&credentials, callers, clock)?);
+        let managers = manager_verifier(roots).map_err(TlsError::Verifier)?;
+        let client = Arc::new(client_config(&credentials, managers, clock)?);
+        let asking = Arc::new(client_config(&credentials, any, clock)?);
+        Ok(Self { credentials, peer, name, server, client, asking })
     }
 }
 
@@ -157,13 +170,13 @@ fn server_config(
 
 fn client_config(
     credentials: &Credentials,
-    roots: Arc<RootCertStore>,
+    servers: Arc<dyn ServerCertVerifier>,
     clock: &Arc<dyn Clock>,
 ) -> Result<ClientConfig, TlsError> {
-    let verifier = manager_verifier(roots).map_err(TlsError::Verifier)?;
     let config = client_builder(clock)
         .map_err(TlsError::Setup)?
-        .with_webpki_verifier(verifier)
+        .dangerous()
+        .with_custom_certificate_verifier(servers)
         .with_client_auth_cert(credentials.chain.clone(), credentials.key.to_rustls())
         .map_err(TlsError::Setup)?;
     Ok(finished(config))

@@ -1,31 +1,27 @@
 //! A node that belongs to a cluster: its agent, its manager if it is one, and the upkeep of its
 //! certificate and role.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use swarm_identity::credentials::Credentials;
 use swarm_identity::key_store::KeyStore;
 use swarm_identity::role::Role as CertRole;
 use swarm_identity::tls::TlsIdentity;
-use swarm_manager_server::{Manager, ManagerError, Peers, Settings as ManagerSettings, Start};
-use swarm_proto::v1;
+use swarm_manager_server::{ManagerError, Peers, Start};
 use swarm_types::node::Role;
 use swarm_types::time::Clock;
 use swarm_worker_agent::executor::Executor;
 use swarm_worker_agent::{Agent, Handle as AgentHandle, Settings as AgentSettings};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use v1::raft_client::RaftClient;
 
 use crate::connect::{self, Connector};
 use crate::entropy::{self, NoEntropy};
 use crate::join;
-use crate::listen::{SharedCalls, serve_remote};
+use crate::listen::{Door, SharedCalls};
+use crate::manager_role::{Candidate, ManagerRole};
 use crate::state_dir::{NodeRecord, StateDir, StateDirError};
-use crate::switch::ManagerCalls;
+use crate::switch::{ManagerCalls, Place};
 
 /// What every node has, whatever it is in the cluster.
 pub(crate) struct Machine {
@@ -54,15 +50,13 @@ pub(crate) enum ActiveError {
     Entropy(#[from] NoEntropy),
     #[error("join the managers: {0}")]
     JoinGroup(String),
+    #[error("this node is to be no manager any more")]
+    Demoted,
     #[error("renew the certificate: {0}")]
     Renew(String),
     #[error("make the folder {0}")]
     Folder(std::path::PathBuf, #[source] std::io::Error),
 }
-
-/// How long a new manager looks for a leader that lets it in.
-const JOIN_GROUP_PATIENCE: Duration = Duration::from_secs(20);
-const RETRY: Duration = Duration::from_millis(300);
 
 /// A node in its cluster.
 pub(crate) struct Active {
@@ -70,16 +64,11 @@ pub(crate) struct Active {
     pub(crate) identity: Arc<TlsIdentity>,
     pub(crate) agent: AgentHandle,
     pub(crate) manager: Option<ManagerRole>,
+    /// Open while it is none any more: tells those who call who the managers are.
+    signpost: Option<Door>,
     connector: Arc<Connector>,
     keys: KeyStore,
     agent_task: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-/// A manager and its door.
-pub(crate) struct ManagerRole {
-    pub(crate) manager: Manager,
-    door: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -96,16 +85,42 @@ impl Active {
         machine.executor.set_node(record.node());
         let identity = Arc::new(TlsIdentity::new(credentials, machine.clock.clone())?);
         let connector = Connector::new(identity.clone());
+        let candidate =
+            Candidate { machine, keys: &keys, identity: &identity, connector: &connector, agent: None };
         let manager = match identity.own().role {
-            CertRole::Manager => {
-                Some(start_manager(machine, &keys, &identity, &connector, &record, start).await?)
-            }
+            CertRole::Manager => match candidate.start(&record, start).await {
+                Ok(role) => Some(role),
+                // Its agent hears whether it is to be one still; upkeep tries again, or makes it a worker.
+                Err(ActiveError::JoinGroup(why)) => {
+                    tracing::warn!(error = why, "cannot join the managers yet");
+                    None
+                }
+                Err(e) => return Err(e),
+            },
             CertRole::Worker | CertRole::Admin => None,
         };
         let stop = CancellationToken::new();
         let (agent, agent_task) = start_agent(machine, &connector, &record, manager.is_some(), &stop)?;
-        machine.manager_calls.set_in_swarm(true);
-        Ok(Active { record, identity, agent, manager, connector, keys, agent_task, stop })
+        let place = Place { agent: agent.status(), addr: record.advertise_addr.clone() };
+        machine.manager_calls.set_place(Some(place));
+        let signpost = None;
+        let mut active =
+            Active { record, identity, agent, manager, signpost, connector, keys, agent_task, stop };
+        active.put_up_signpost(machine).await;
+        Ok(active)
+    }
+
+    /// A node that was a manager keeps its port open, and says there who the managers are.
+    async fn put_up_signpost(&mut self, machine: &Machine) {
+        if !self.record.was_manager || self.manager.is_some() || self.signpost.is_some() {
+            return;
+        }
+        let (addr, identity) = (&self.record.listen_addr, self.identity.clone());
+        match Door::open(addr, identity, machine.remote_calls.clone()).await {
+            Ok(door) => self.signpost = Some(door),
+            // Whoever took the port meanwhile may have it: a worker works without.
+            Err(e) => tracing::info!(addr, error = %e, "nodes that were away cannot ask here who manages"),
+        }
     }
 
     /// The role in the certificate.
@@ -119,7 +134,7 @@ impl Active {
     /// Gets a new certificate, with the role that the managers say this node has.
     pub(crate) async fn renew(&self) -> Result<(), ActiveError> {
         let mut failures = Vec::new();
-        for addr in self.managers() {
+        for addr in self.authorities() {
             let channel = Peers::channel(self.connector.as_ref(), &addr, None);
             match join::renew(channel, &self.identity.credentials()).await {
                 Ok(credentials) => {
@@ -140,27 +155,42 @@ impl Active {
 
     /// `host:port` of the managers, as far as this node knows.
     pub(crate) fn managers(&self) -> Vec<String> {
-        if let Some(role) = &self.manager {
-            return role.manager.manager_addrs();
-        }
         let learned = self.agent.status().borrow().managers.clone();
-        if learned.is_empty() { self.record.managers.clone() } else { learned }
+        match &self.manager {
+            Some(role) => role.manager.manager_addrs(),
+            None if learned.is_empty() => self.record.managers.clone(),
+            None => learned,
+        }
+    }
+
+    /// Whom to ask for a certificate. A manager that was taken out of the group while it was away
+    /// knows only who was in it then; its agent may know better.
+    fn authorities(&self) -> Vec<String> {
+        let mut all = self.managers();
+        let agent = self.agent.status().borrow().managers.clone();
+        all.extend(agent.into_iter().filter(|addr| !all.contains(addr)).collect::<Vec<_>>());
+        all
     }
 
     /// Becomes what the certificate says by now.
     pub(crate) async fn follow_role(&mut self, machine: &Machine) -> Result<(), ActiveError> {
         match (self.role(), self.manager.is_some()) {
             (Role::Manager, false) => {
+                self.close_signpost().await;
                 let mut record = self.record.clone();
                 record.managers = self.managers();
-                let started =
-                    start_manager(machine, &self.keys, &self.identity, &self.connector, &record, None)
-                        .await?;
-                self.manager = Some(started);
-                tracing::info!("this node is a manager now");
+                match self.candidate(machine).start(&record, None).await {
+                    Ok(role) => {
+                        self.manager = Some(role);
+                        tracing::info!("this node is a manager now");
+                    }
+                    Err(ActiveError::Demoted) => tracing::info!("this node is to be a worker again"),
+                    Err(e) => return Err(e),
+                }
             }
             (Role::Worker, true) => {
                 self.record.managers = self.managers();
+                self.record.was_manager = true;
                 machine.state.save(&self.record)?;
                 self.stop_manager(machine).await;
                 remove_folder(machine.state.join("manager"))?;
@@ -168,15 +198,41 @@ impl Active {
             }
             (Role::Manager, true) | (Role::Worker, false) => {}
         }
+        self.put_up_signpost(machine).await;
         Ok(())
+    }
+
+    /// Brings a manager back that was taken out of the group while it was away, and made a manager again
+    /// before it heard of that. Its log is of no use: it joins anew.
+    pub(crate) async fn rejoin(&mut self, machine: &Machine) -> Result<(), ActiveError> {
+        let Some(role) = &self.manager else { return Ok(()) };
+        let agent = self.agent.status().borrow().clone();
+        let stays = agent.node.is_some_and(|n| n.role == Role::Manager && n.spec.role == Role::Manager);
+        if !stays || !role.is_outside(&self.record, &self.connector, agent.manager).await {
+            return Ok(());
+        }
+        tracing::info!("this manager was taken out of the group: it joins anew");
+        self.record.managers = agent.managers;
+        machine.state.save(&self.record)?;
+        self.stop_manager(machine).await;
+        remove_folder(machine.state.join("manager"))?;
+        self.follow_role(machine).await
+    }
+
+    fn candidate<'a>(&'a self, machine: &'a Machine) -> Candidate<'a> {
+        Candidate {
+            machine,
+            keys: &self.keys,
+            identity: &self.identity,
+            connector: &self.connector,
+            agent: Some(self.agent.status()),
+        }
     }
 
     /// Starts a manager anew whose log failed (a full disk, mostly).
     pub(crate) async fn restart_manager(&mut self, machine: &Machine) -> Result<(), ActiveError> {
         self.stop_manager(machine).await;
-        let start = Some(Start::Restart);
-        let started =
-            start_manager(machine, &self.keys, &self.identity, &self.connector, &self.record, start).await?;
+        let started = self.candidate(machine).start(&self.record, Some(Start::Restart)).await?;
         self.manager = Some(started);
         Ok(())
     }
@@ -192,32 +248,32 @@ impl Active {
     pub(crate) async fn pause(mut self, machine: &Machine) {
         self.stop.cancel();
         self.stop_manager(machine).await;
-        ended("agent", self.agent_task.await);
+        self.close_signpost().await;
+        ended(self.agent_task.await);
+    }
+
+    async fn close_signpost(&mut self) {
+        if let Some(door) = self.signpost.take() {
+            door.close().await;
+        }
     }
 
     /// Leaves the cluster: containers are stopped, good-bye is said, all is forgotten.
     pub(crate) async fn leave(mut self, machine: &Machine) -> Result<(), ActiveError> {
         self.agent.leave();
-        ended("agent", (&mut self.agent_task).await);
+        ended((&mut self.agent_task).await);
         self.stop_manager(machine).await;
-        machine.manager_calls.set_in_swarm(false);
+        self.close_signpost().await;
+        machine.manager_calls.set_place(None);
         self.keys.clear()?;
         machine.state.clear()?;
         Ok(())
     }
 }
 
-impl ManagerRole {
-    async fn stop(self) {
-        self.manager.stop().await;
-        self.stop.cancel();
-        ended("door", self.door.await);
-    }
-}
-
-fn ended(what: &str, result: Result<(), tokio::task::JoinError>) {
-    if let Err(e) = result {
-        tracing::error!(what, error = %e, "a part of the node ended badly");
+fn ended(agent: Result<(), tokio::task::JoinError>) {
+    if let Err(e) = agent {
+        tracing::error!(error = %e, "the agent ended badly");
     }
 }
 
@@ -254,86 +310,4 @@ fn start_agent(
         }
     });
     Ok((handle, task))
-}
-
-async fn start_manager(
-    machine: &Machine,
-    keys: &KeyStore,
-    identity: &Arc<TlsIdentity>,
-    connector: &Arc<Connector>,
-    record: &NodeRecord,
-    start: Option<Start>,
-) -> Result<ManagerRole, ActiveError> {
-    let listen = |e| ActiveError::Listen(record.listen_addr.clone(), e);
-    let addr: SocketAddr = record.listen_addr.parse().map_err(|e| listen(std::io::Error::other(e)))?;
-    let listener = TcpListener::bind(addr).await.map_err(listen)?;
-    let stop = CancellationToken::new();
-    // Open before the others are told: they send at once.
-    #[allow(clippy::disallowed_methods)]
-    let door =
-        tokio::spawn(serve_remote(listener, identity.clone(), machine.remote_calls.clone(), stop.clone()));
-    match run_manager(machine, keys, connector, record, start).await {
-        Ok(manager) => {
-            machine.manager_calls.set(Some(manager.calls()));
-            manager.wait_for_vote().await;
-            Ok(ManagerRole { manager, door, stop })
-        }
-        Err(e) => {
-            stop.cancel();
-            ended("door", door.await);
-            Err(e)
-        }
-    }
-}
-
-async fn run_manager(
-    machine: &Machine,
-    keys: &KeyStore,
-    connector: &Arc<Connector>,
-    record: &NodeRecord,
-    start: Option<Start>,
-) -> Result<Manager, ActiveError> {
-    let dir = machine.state.join("manager");
-    let start = match start {
-        Some(start) => start,
-        None if Manager::knows_its_group(&dir)? => Start::Restart,
-        None => Start::Join(join_group(connector, record).await?),
-    };
-    let settings = ManagerSettings {
-        node: record.node(),
-        cluster: record.cluster(),
-        dir,
-        addr: record.advertise_addr.clone(),
-        data_key: keys.load_or_create_secret::<32>("raft.key")?,
-        seed: entropy::seed()?,
-        clock: machine.clock.clone(),
-        peers: connector.clone(),
-    };
-    Ok(Manager::start(settings, start).await?)
-}
-
-/// Asks the leader, through any manager, to be taken into the group.
-async fn join_group(
-    connector: &Connector,
-    record: &NodeRecord,
-) -> Result<v1::JoinGroupResponse, ActiveError> {
-    let request = v1::JoinGroupRequest {
-        node_id: record.node().to_string(),
-        addr: record.advertise_addr.clone(),
-        raft_id: 0,
-    };
-    let mut last = "no manager is known".to_owned();
-    let asked = tokio::time::timeout(JOIN_GROUP_PATIENCE, async {
-        loop {
-            for addr in record.managers.iter().filter(|a| **a != record.advertise_addr) {
-                let channel = Peers::channel(connector, addr, None);
-                match RaftClient::new(channel).join_group(request.clone()).await {
-                    Ok(answer) => return answer.into_inner(),
-                    Err(e) => last = format!("{addr}: {}", e.message()),
-                }
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    });
-    asked.await.map_err(|_| ActiveError::JoinGroup(last))
 }

@@ -11,8 +11,8 @@ use swarm_types::defaults::LISTEN_PORT;
 pub(crate) enum AddrError {
     #[error("{flag} `{text}` is neither an address nor a network interface of this machine")]
     Unknown { flag: &'static str, text: String },
-    #[error("--advertise-addr must be a routable address: `{0}` stands for all addresses; use one of: {candidates}", candidates = .1)]
-    Unspecified(String, String),
+    #[error("{0} must be a routable address: `{1}` stands for all addresses; use one of: {candidates}", candidates = .2)]
+    Unspecified(&'static str, String, String),
     #[error(
         "could not choose an IP address to advertise since this machine has several: {0}; say which with --advertise-addr"
     )]
@@ -90,7 +90,7 @@ pub(crate) fn advertise(
     if !text.is_empty() {
         let mut addr = parse("--advertise-addr", text, known)?;
         if addr.ip().is_unspecified() {
-            return Err(AddrError::Unspecified(text.to_owned(), list(known)));
+            return Err(AddrError::Unspecified("--advertise-addr", text.to_owned(), list(known)));
         }
         if !has_port(text) {
             addr.set_port(listen.port());
@@ -109,6 +109,22 @@ pub(crate) fn advertise(
         [] => Err(AddrError::None),
         [(_, ip)] => Ok(SocketAddr::new(*ip, listen.port())),
         several => Err(AddrError::Several(list(several))),
+    }
+}
+
+/// The address for the traffic of networks: `ip|interface`; none: the one that the node is seen under.
+pub(crate) fn data_path(text: &str, known: &[(String, IpAddr)]) -> Result<Option<IpAddr>, AddrError> {
+    const FLAG: &str = "--data-path-addr";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if has_port(text) {
+        return Err(AddrError::Unknown { flag: FLAG, text: text.to_owned() });
+    }
+    let ip = parse(FLAG, text, known)?.ip();
+    match ip.is_unspecified() {
+        true => Err(AddrError::Unspecified(FLAG, text.to_owned(), list(known))),
+        false => Ok(Some(ip)),
     }
 }
 
@@ -146,6 +162,18 @@ mod tests {
         for text in ["", "eth9", "10.0.0", "eth0:x", "10.0.0.1:99999"] {
             assert!(parse("--x", text, &known()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_data_path_is_an_address_without_a_port() {
+        let addr = |text| data_path(text, &known()).map(|ip| ip.map(|ip| ip.to_string()));
+        assert_eq!(addr("").unwrap(), None);
+        assert_eq!(addr("eth1").unwrap().as_deref(), Some("10.1.0.1"));
+        assert_eq!(addr("fd00::1").unwrap().as_deref(), Some("fd00::1"));
+        for bad in ["eth9", "10.0.0.1:4789", "eth0:1", "[fd00::1]:1"] {
+            assert!(addr(bad).unwrap_err().to_string().starts_with("--data-path-addr `"), "{bad}");
+        }
+        assert!(addr("0.0.0.0").unwrap_err().to_string().contains("--data-path-addr must be a routable"));
     }
 
     #[test]

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use swarm_identity::handshake;
+use swarm_identity::handshake::{self, ConnectError};
 use swarm_identity::pin::PinnedClient;
 use swarm_identity::tls::TlsIdentity;
 use swarm_manager_server::Peers;
+use swarm_proto::{LEADER_METADATA, v1};
 use swarm_types::id::NodeId;
 use swarm_worker_agent::{DialError, Dialer};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
+use v1::ca_client::CaClient;
 
 /// A manager that does not answer within this is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -99,9 +101,51 @@ impl Dialer for Connector {
                 let (identity, target) = (identity.clone(), target.clone());
                 async move { open(&target, &identity, None).await.map(TokioIo::new) }
             });
-            endpoint(&addr).connect_with_connector(connector).await.map_err(|e| DialError(chain(&e)))
+            let failed = match endpoint(&addr).connect_with_connector(connector).await {
+                Ok(channel) => return Ok(channel),
+                Err(e) => e,
+            };
+            if is_no_manager(&failed)
+                && let Some(manager) = ask_the_way(&addr, &self.identity).await
+            {
+                return Err(DialError::Elsewhere(manager));
+            }
+            Err(DialError::Failed(chain(&failed)))
         })
     }
+}
+
+/// Whoever answered does not have a manager's certificate.
+fn is_no_manager(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(e) = cause {
+        let inner = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let refused = inner.and_then(|e| e.downcast_ref::<ConnectError>());
+        if matches!(refused, Some(ConnectError::Certificate(_))) {
+            return true;
+        }
+        cause = e.source();
+    }
+    false
+}
+
+/// The manager that a former one names. It answers every call so ([`crate::switch`]); this one has
+/// nothing in it that it should not know.
+async fn ask_the_way(addr: &str, identity: &Arc<TlsIdentity>) -> Option<String> {
+    let target = addr.to_owned();
+    let identity = identity.clone();
+    let connector = service_fn(move |_| {
+        let (identity, target) = (identity.clone(), target.clone());
+        async move {
+            let stream = tcp(&target).await?;
+            let opened = handshake::connect_to_any(stream, &identity, CONNECT_TIMEOUT).await;
+            opened.map(|(stream, _)| TokioIo::new(stream)).map_err(io::Error::other)
+        }
+    });
+    let channel = endpoint(addr).connect_with_connector(connector).await.ok()?;
+    let asked = CaClient::new(channel).get_root_certificate(v1::GetRootCertificateRequest {}).await;
+    let named = asked.err()?.metadata().get(LEADER_METADATA)?.to_str().ok()?.to_owned();
+    Some(named).filter(|manager| manager != addr)
 }
 
 /// A connection to a cluster that is known by its token only.

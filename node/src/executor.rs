@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use swarm_types::network_set::NetworkProblem;
 use swarm_types::time::Clock;
+use swarm_worker_agent::executor::{NetworkStatus, NoNetworks, TaskNetworks};
+use swarm_worker_dataplane::{DataPlane, Settings as NetworkSettings};
 use swarm_worker_runtime::executor::{ExecutorError, RuntimeExecutor, Settings};
 use swarm_worker_runtime::image::OpenError;
 
 use crate::args::Args;
+use crate::connect::chain;
+use crate::entropy;
 use crate::state_dir::{LOOK_AGAIN, PATIENCE};
 
 /// Opens it.
@@ -33,12 +38,31 @@ pub(crate) async fn open(
         let (settings, clock) = (settings.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || RuntimeExecutor::open(settings, clock)).await;
         match opened.context("open the runtime")? {
-            Ok(executor) => return Ok(Arc::new(executor)),
+            Ok(executor) => return Ok(Arc::new(executor.with_networks(networks(args)))),
             // A daemon that was killed holds its images until the system has taken it apart.
             Err(ExecutorError::Images(OpenError::InUse { .. })) if tokio::time::Instant::now() < end => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// The networks of this node, if it can have any. A node without them runs what needs none.
+fn networks(args: &Args) -> Arc<dyn TaskNetworks> {
+    let mut settings =
+        NetworkSettings::new(args.run_dir.join("netns"), args.state_dir.join("network"), entropy::fill);
+    settings.data_addr = args.data_path_addr;
+    match DataPlane::open(settings) {
+        Ok(networks) => Arc::new(networks),
+        Err(e) => {
+            let text = format!("this node has no networks: {}", chain(&e));
+            tracing::warn!(
+                error = text,
+                "only containers without networks, or with the host's, can run here"
+            );
+            let problems = vec![NetworkProblem { subject: "networks".into(), text }];
+            Arc::new(NoNetworks::because(NetworkStatus { problems, ..NetworkStatus::default() }))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon of a node: puts the agent and, on managers, the manager together in one process.
 //!
 //! Reading order: [`run`] (from start to end), `node` (what users ask of this machine), `active` (a
-//! node in its cluster), `join` and `connect` (identity on the wire), `listen` and `switch` (doors).
+//! node in its cluster), `manager_role` (as a manager), `join` and `connect` (identity on the wire), `listen` and `switch` (doors).
 
 mod active;
 mod addr;
@@ -15,6 +15,7 @@ mod info;
 mod join;
 mod listen;
 mod local_api;
+mod manager_role;
 mod node;
 pub mod run;
 mod state_dir;

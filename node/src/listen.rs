@@ -1,5 +1,5 @@
 //! The two doors of a node: the local socket, always open; the port for other nodes, open while the
-//! node is a manager.
+//! node is a manager, and after that, for those who still think that it is one ([`crate::switch`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use swarm_identity::tls::TlsIdentity;
 use swarm_manager_server::{Calls, Peer, serve_connection};
 use swarm_proto::roles::Caller;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,33 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers calls; may be exchanged while connections are open.
 pub(crate) type SharedCalls = Arc<ArcSwap<Calls>>;
+
+/// The port for other nodes, while it is open.
+pub(crate) struct Door {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Door {
+    /// Opens the port at `addr`.
+    pub(crate) async fn open(addr: &str, identity: Arc<TlsIdentity>, calls: SharedCalls) -> io::Result<Door> {
+        let addr: SocketAddr = addr.parse().map_err(io::Error::other)?;
+        let listener = TcpListener::bind(addr).await?;
+        let stop = CancellationToken::new();
+        // Owned by the door, which waits for it.
+        #[allow(clippy::disallowed_methods)]
+        let task = tokio::spawn(serve_remote(listener, identity, calls, stop.clone()));
+        Ok(Door { task, stop })
+    }
+
+    /// Closes it, and all connections that came in through it.
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        if let Err(e) = self.task.await {
+            tracing::error!(error = %e, "the port for other nodes was closed badly");
+        }
+    }
+}
 
 /// Opens the local socket, for root and `group`.
 pub(crate) fn bind_local(path: &Path, group: &str) -> io::Result<UnixListener> {
@@ -75,7 +102,7 @@ pub(crate) async fn serve_local(listener: UnixListener, calls: SharedCalls, stop
 /// Answers on the port for other nodes until `stop`.
 ///
 /// Who has not proved anything yet is bounded in number and time: see [`Crowd`].
-pub(crate) async fn serve_remote(
+async fn serve_remote(
     listener: TcpListener,
     identity: Arc<TlsIdentity>,
     calls: SharedCalls,

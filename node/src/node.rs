@@ -15,7 +15,7 @@ use swarm_manager_server::{Founding, Start};
 use swarm_proto::v1;
 use swarm_types::cluster::{ClusterSpec, JoinTokens, RootCa as StoredCa};
 use swarm_types::id::{ClusterId, IdSource, NodeId};
-use swarm_types::node::{ManagerMembership, NodeDescription};
+use swarm_types::node::{ManagerMembership, NodeDescription, Role};
 use swarm_types::time::Timestamp;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
@@ -94,7 +94,8 @@ impl Node {
         Active::start(&self.machine, keys, credentials, record, None).await.map(Some)
     }
 
-    /// A node of no cluster has no containers: those of a leave that was cut short are removed.
+    /// A node of no cluster has no containers and no networks: those of a leave that was cut short are
+    /// removed.
     async fn remove_leftovers(&self) {
         match self.machine.executor.recover().await {
             Ok(found) => {
@@ -106,6 +107,7 @@ impl Node {
             }
             Err(e) => tracing::warn!(error = %e, "leftover containers cannot be listed"),
         }
+        self.machine.executor.networks().apply(Arc::default()).await;
     }
 
     /// Makes a new cluster with this node as its first manager.
@@ -116,13 +118,14 @@ impl Node {
         let listen = addr::listen(&request.listen_addr, &known).map_err(|e| bad_addr(&e))?;
         let advertise =
             addr::advertise(&request.advertise_addr, listen, None, &known).map_err(|e| bad_addr(&e))?;
+        let data_path = addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         let spec = request.spec.clone().map(ClusterSpec::try_from).transpose();
         let spec = spec.map_err(|e| Status::invalid_argument(e.to_string()))?.unwrap_or_default();
         swarm_types::valid::cluster(&spec).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let availability = v1::Availability::try_from(request.availability)
             .map_err(|e| Status::invalid_argument(format!("availability: {e}")))?;
         let listen = listen_for(listen, advertise);
-        let founded = self.found(spec, availability, advertise, listen).await;
+        let founded = self.found(spec, availability, advertise, listen, data_path).await;
         let (active, worker_token) = match founded {
             Ok(founded) => founded,
             Err(e) => {
@@ -143,6 +146,7 @@ impl Node {
         availability: v1::Availability,
         advertise: SocketAddr,
         listen: SocketAddr,
+        data_path: Option<IpAddr>,
     ) -> Result<(Active, String), Box<dyn std::error::Error + Send + Sync>> {
         // What a founding that was cut short has left is of no use.
         self.machine.state.clear()?;
@@ -157,7 +161,8 @@ impl Node {
         let worker_token = tokens.worker.clone();
         let keys = KeyStore::open(self.machine.state.join("certs"))?;
         keys.save_credentials(&credentials)?;
-        let record = NodeRecord::new(node, cluster, advertise.to_string(), listen.to_string());
+        let mut record = NodeRecord::new(node, cluster, advertise.to_string(), listen.to_string());
+        record.data_path_addr = data_path;
         let founding = Founding {
             cluster,
             spec,
@@ -189,6 +194,8 @@ impl Node {
         }
         let availability = v1::Availability::try_from(request.availability)
             .map_err(|e| Status::invalid_argument(format!("availability: {e}")))?;
+        let known = addr::candidates().map_err(|e| bad_addr(&e))?;
+        addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         let stop = CancellationToken::new();
         let wish = Application {
             token: request.token.clone(),
@@ -226,7 +233,8 @@ impl Node {
         let mut phase = self.phase.lock().await;
         match started {
             Ok(active) => {
-                let (node_id, is_manager) = (active.record.node().to_string(), active.manager.is_some());
+                let (node_id, is_manager) =
+                    (active.record.node().to_string(), active.role() == Role::Manager);
                 *phase = Phase::Active(Box::new(active));
                 self.moved.notify_one();
                 tracing::info!(node.id = node_id, manager = is_manager, "this node joined a cluster");
@@ -270,6 +278,7 @@ impl Node {
         let mut record =
             NodeRecord::new(joined.node, joined.cluster, advertise.to_string(), listen.to_string());
         record.managers = joined.managers;
+        record.data_path_addr = addr::data_path(&request.data_path_addr, &known).map_err(|e| bad_addr(&e))?;
         if !record.managers.iter().any(|m| m == via) {
             record.managers.push(via.to_owned());
         }
@@ -310,7 +319,7 @@ impl Node {
 
     fn forget(&self) {
         self.machine.manager_calls.set(None);
-        self.machine.manager_calls.set_in_swarm(false);
+        self.machine.manager_calls.set_place(None);
         if let Err(e) = self.machine.state.clear() {
             tracing::error!(error = %chain(&e), "the node's folder cannot be cleared");
         }
@@ -412,6 +421,7 @@ impl Node {
             tracing::info!(role = active.role().as_str(), "certificate renewed");
         }
         active.follow_role(&self.machine).await?;
+        active.rejoin(&self.machine).await?;
         let status = active.manager.as_ref().map(|m| m.manager.raft().status());
         if let Some(status) = status.filter(|s| s.stopped && !s.removed) {
             let why = status.failure.unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,12 +30,25 @@ pub(crate) struct NodeRecord {
     pub(crate) listen_addr: String,
     /// `host:port` of the managers that it knows.
     pub(crate) managers: Vec<String>,
+    /// The address for the traffic of networks; none: the one that it is seen under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data_path_addr: Option<IpAddr>,
+    /// It was a manager once: nodes that were away since then may know no other.
+    #[serde(default)]
+    pub(crate) was_manager: bool,
 }
 
 impl NodeRecord {
     pub(crate) fn new(node: NodeId, cluster: ClusterId, advertise_addr: String, listen_addr: String) -> Self {
-        let (node_id, cluster_id) = (node.to_string(), cluster.to_string());
-        NodeRecord { node_id, cluster_id, advertise_addr, listen_addr, managers: Vec::new() }
+        NodeRecord {
+            node_id: node.to_string(),
+            cluster_id: cluster.to_string(),
+            advertise_addr,
+            listen_addr,
+            managers: Vec::new(),
+            data_path_addr: None,
+            was_manager: false,
+        }
     }
     pub(crate) fn node(&self) -> NodeId {
         NodeId::new(&self.node_id)
@@ -151,6 +165,11 @@ mod tests {
         assert_eq!(state.load().unwrap(), None);
         state.save(&record()).unwrap();
         assert_eq!(state.load().unwrap(), Some(record()));
+        // Records of before there were networks have no address for them.
+        assert!(!fs::read_to_string(state.join("node.json")).unwrap().contains("data_path_addr"));
+        let apart = NodeRecord { data_path_addr: Some([10, 1, 0, 1].into()), ..record() };
+        state.save(&apart).unwrap();
+        assert_eq!(state.load().unwrap(), Some(apart));
         state.clear().unwrap();
         assert_eq!(state.load().unwrap(), None);
     }

@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwapOption;
 use swarm_manager_server::Calls;
-use tonic::Status;
+use swarm_proto::LEADER_METADATA;
+use swarm_worker_agent::Status;
+use tokio::sync::watch;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
@@ -23,19 +25,45 @@ const NOT_IN_A_SWARM: &str = "This node is not a swarm manager. Use \"swarmctl i
 #[derive(Clone, Default)]
 pub(crate) struct ManagerCalls {
     calls: Arc<ArcSwapOption<Calls>>,
-    in_swarm: Arc<std::sync::atomic::AtomicBool>,
+    place: Arc<ArcSwapOption<Place>>,
+}
+
+/// This node's place in a cluster.
+pub(crate) struct Place {
+    /// What its agent knows.
+    pub(crate) agent: watch::Receiver<Status>,
+    /// `host:port` under which other nodes know it.
+    pub(crate) addr: String,
 }
 
 impl ManagerCalls {
     pub(crate) fn set(&self, calls: Option<Calls>) {
         self.calls.store(calls.map(Arc::new));
     }
-    pub(crate) fn set_in_swarm(&self, in_swarm: bool) {
-        self.in_swarm.store(in_swarm, std::sync::atomic::Ordering::Relaxed);
+    /// This node belongs to a cluster from now on, or to none.
+    pub(crate) fn set_place(&self, place: Option<Place>) {
+        self.place.store(place.map(Arc::new));
     }
-    fn refusal(&self) -> Status {
-        let in_swarm = self.in_swarm.load(std::sync::atomic::Ordering::Relaxed);
-        Status::failed_precondition(if in_swarm { NOT_A_MANAGER } else { NOT_IN_A_SWARM })
+    /// What a node answers that is no manager. One that was is still called by nodes that were away
+    /// meanwhile, and may be the only one that they know: it names a manager.
+    fn refusal(&self) -> tonic::Status {
+        let Some(place) = self.place.load_full() else {
+            return tonic::Status::failed_precondition(NOT_IN_A_SWARM);
+        };
+        let mut status = tonic::Status::failed_precondition(NOT_A_MANAGER);
+        if let Some(manager) = place.manager().and_then(|addr| addr.parse().ok()) {
+            status.metadata_mut().insert(LEADER_METADATA, manager);
+        }
+        status
+    }
+}
+
+impl Place {
+    /// A manager: the one that this node's agent has a session with, else any.
+    fn manager(&self) -> Option<String> {
+        let agent = self.agent.borrow();
+        let mut known = agent.manager.iter().chain(&agent.managers);
+        known.find(|addr| **addr != self.addr).cloned()
     }
 }
 

@@ -11,8 +11,8 @@ mod log;
 pub mod wire;
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use swarm_proto::v1;
@@ -67,6 +67,8 @@ pub struct Cluster {
     pub clock: Arc<TestClock>,
     /// How many of the hosts are managers from the start.
     managers: usize,
+    /// Parts of WARN and ERROR lines that the test provokes.
+    expected: Mutex<Vec<String>>,
     dir: TempDir,
 }
 
@@ -81,7 +83,7 @@ impl Cluster {
         capture();
         let dir = TempDir::with_prefix("swarm-cluster-").expect("a folder for the test");
         let clock = Arc::new(TestClock::default());
-        let mut cluster = Cluster { hosts: Vec::new(), clock, managers, dir };
+        let mut cluster = Cluster { hosts: Vec::new(), clock, managers, expected: Mutex::default(), dir };
         for n in 0..managers + workers {
             let name = match n < managers {
                 true => format!("m{}", n + 1),
@@ -104,6 +106,22 @@ impl Cluster {
         }
         cluster.all_ready(managers + workers).await;
         cluster
+    }
+
+    /// A WARN or ERROR line of a daemon that contains one of these is no failure of this test.
+    pub fn expect_log(&self, parts: &[&str]) {
+        let mut expected = self.expected.lock().expect("no test panics while it holds the list");
+        expected.extend(parts.iter().map(|p| (*p).to_owned()));
+    }
+
+    /// The WARN and ERROR lines of the daemons of this cluster that no test expects.
+    fn complaints(&self) -> Vec<String> {
+        let name = self.dir.path().file_name().map(|n| n.to_string_lossy().into_owned());
+        let expected = self.expected.lock().expect("no test panics while it holds the list");
+        let mut lines = capture().lines_with(&name.unwrap_or_default());
+        lines.retain(|line| [" WARN ", " ERROR "].iter().any(|level| line.contains(level)));
+        lines.retain(|line| !expected.iter().any(|part| line.contains(part)));
+        lines
     }
 
     /// Adds a host that runs the daemon and is in no cluster yet; its place in `hosts`.
@@ -174,16 +192,13 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// A test that failed shows what the daemons complained of.
+    /// A daemon that complains fails the test, unless the test expects it; one that fails anyway shows it.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let name = self.dir.path().file_name().map(|n| n.to_string_lossy().into_owned());
-        for line in capture().lines_with(&name.unwrap_or_default()) {
-            if [" WARN ", " ERROR "].iter().any(|level| line.contains(level)) {
-                eprintln!("{line}");
-            }
+        let complaints = self.complaints().join("\n");
+        if std::thread::panicking() {
+            eprintln!("{complaints}");
+        } else {
+            assert!(complaints.is_empty(), "the daemons complained:\n{complaints}");
         }
     }
 }

@@ -201,6 +201,7 @@ async fn a_slow_log_reader_blocks_nobody() {
 #[tokio::test]
 async fn an_image_goes_to_all_nodes_and_one_that_fails_is_named() {
     let mut cluster = Cluster::start(1, 2).await;
+    cluster.expect_log(&["node is down"]);
     cluster.host_mut("w2").kill().await;
     eventually("w2 is down", || async {
         let nodes = cluster.nodes().await.map_err(|e| e.to_string())?;

@@ -117,6 +117,36 @@ async fn promotion_and_demotion_change_the_certificate() {
     cluster.all_ready(3).await;
 }
 
+/// How many members the consensus group has, and how many of them the leader hears.
+async fn group(cluster: &Cluster) -> (u64, u64) {
+    let info = cluster.any().info().await;
+    let nodes = cluster.nodes().await.expect("the nodes");
+    let managers = nodes.iter().filter(|n| n.manager.as_ref().is_some_and(|m| m.reachable)).count();
+    (u64::from(info.manager_count), managers as u64)
+}
+
+#[tokio::test]
+async fn a_demotion_in_the_middle_of_a_promotion_leaves_no_stray_in_the_group() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.expect_log(&["this manager does not vote yet"]);
+    for wait_ms in [0, 5, 20, 40, 80, 160] {
+        set_role(&cluster, "w1", v1::Role::Manager).await.unwrap();
+        // The race itself: each round another moment of the promotion is hit.
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        eventually("the demotion is taken", || async {
+            set_role(&cluster, "w1", v1::Role::Worker).await.map_err(|e| e.message().to_owned())
+        })
+        .await;
+        becomes(&cluster, "w1", Role::Worker).await;
+        eventually("one manager is left, and it can write", || async {
+            let (members, reachable) = group(&cluster).await;
+            if (members, reachable) == (1, 1) { Ok(()) } else { Err(format!("{members}, {reachable} heard")) }
+        })
+        .await;
+    }
+    cluster.all_ready(2).await;
+}
+
 #[tokio::test]
 async fn a_leader_that_is_demoted_hands_over() {
     let cluster = Cluster::start(3, 0).await;
@@ -130,9 +160,53 @@ async fn a_leader_that_is_demoted_hands_over() {
     assert_eq!(nodes.iter().filter(|n| n.manager.is_some()).count(), 2);
 }
 
+/// A worker dials; it listens on nothing. One that comes back and knows only a former manager must be told
+/// there who the managers are.
+#[tokio::test]
+async fn a_worker_that_was_away_asks_a_former_manager_its_way() {
+    let mut cluster = Cluster::start(1, 2).await;
+    cluster.expect_log(&["node is down"]);
+    cluster.host_mut("w1").kill().await;
+    eventually("its absence is seen", || async {
+        let nodes = cluster.nodes().await.map_err(|e| e.to_string())?;
+        let ready = nodes.iter().filter(|n| is_ready(n)).count();
+        if ready == 2 { Ok(()) } else { Err(format!("{ready} are ready")) }
+    })
+    .await;
+    set_role(&cluster, "w2", v1::Role::Manager).await.unwrap();
+    becomes(&cluster, "w2", Role::Manager).await;
+    eventually("m1 may be demoted", || async {
+        set_role(&cluster, "m1", v1::Role::Worker).await.map_err(|e| e.message().to_owned())
+    })
+    .await;
+    becomes(&cluster, "m1", Role::Worker).await;
+    // It remembers that it was one.
+    cluster.host_mut("m1").stop().await;
+    cluster.host_mut("m1").start().await;
+    cluster.host_mut("w1").start().await;
+    eventually("all are ready", || async {
+        let answer = cluster.host("w2").control().list_nodes(v1::ListNodesRequest {}).await;
+        let nodes = answer.map_err(|e| e.to_string())?.into_inner().nodes;
+        let ready = nodes.iter().filter(|n| is_ready(n)).count();
+        if ready == 3 { Ok(()) } else { Err(format!("{ready} of 3")) }
+    })
+    .await;
+    // It may become one again, on the port where it told the way.
+    let nodes = cluster.host("w2").control().list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    let m1 = nodes.into_inner().nodes.into_iter().filter_map(|n| n.node);
+    let m1 = m1.into_iter().find(|n| n.description.as_ref().is_some_and(|d| d.hostname == "m1")).unwrap();
+    let spec = v1::NodeSpec { role: v1::Role::Manager.into(), ..m1.spec.unwrap() };
+    let update =
+        v1::UpdateNodeRequest { node_id: m1.id, version: m1.meta.unwrap().version, spec: Some(spec) };
+    cluster.host("w2").control().update_node(update).await.unwrap();
+    becomes(&cluster, "m1", Role::Manager).await;
+    cluster.all_ready(3).await;
+}
+
 #[tokio::test]
 async fn quorum_is_not_given_away() {
     let mut cluster = Cluster::start(3, 0).await;
+    cluster.expect_log(&["node is down"]);
     let away = cluster.follower().await;
     cluster.host_mut(&away).kill().await;
     let present = cluster.follower().await;
@@ -157,6 +231,34 @@ async fn quorum_is_not_given_away() {
     // It comes back and finds that it is a worker.
     cluster.host_mut(&away).start().await;
     becomes(&cluster, &away, Role::Worker).await;
+}
+
+/// It still has the log of the group that it was taken out of, and a number that is never used again.
+#[tokio::test]
+async fn a_manager_that_was_demoted_and_promoted_while_it_was_away_joins_anew() {
+    let mut cluster = Cluster::start(3, 0).await;
+    cluster.expect_log(&["node is down"]);
+    let away = cluster.follower().await;
+    cluster.host_mut(&away).kill().await;
+    let members = async |cluster: &Cluster, expected| {
+        eventually("the group has its members", || async {
+            let info = cluster.host(&cluster.leader().await).info().await;
+            if info.manager_count == expected { Ok(()) } else { Err(format!("{}", info.manager_count)) }
+        })
+        .await;
+    };
+    eventually("it may be demoted", || async {
+        set_role(&cluster, &away, v1::Role::Worker).await.map_err(|e| e.message().to_owned())
+    })
+    .await;
+    members(&cluster, 2).await;
+    eventually("it may be promoted", || async {
+        set_role(&cluster, &away, v1::Role::Manager).await.map_err(|e| e.message().to_owned())
+    })
+    .await;
+    cluster.host_mut(&away).start().await;
+    members(&cluster, 3).await;
+    cluster.all_ready(3).await;
 }
 
 #[tokio::test]

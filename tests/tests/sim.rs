@@ -18,6 +18,8 @@ fn nothing_breaks_on_any_seed() {
     let (base, seeds) = (number("SIM_BASE", 1_000_000), number("SIM_SEEDS", SEEDS));
     let next = AtomicU64::new(0);
     let broken = Mutex::new(Vec::new());
+    // What no run must reach, but all of them together: else the faults do not get to where they belong.
+    let (resyncs, joined) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
             scope.spawn(|| {
@@ -27,6 +29,8 @@ fn nothing_breaks_on_any_seed() {
                         return;
                     }
                     let outcome = run(base + n, false);
+                    resyncs.fetch_add(outcome.resyncs, Ordering::Relaxed);
+                    joined.fetch_add(outcome.joined as u64, Ordering::Relaxed);
                     if outcome.broken.is_some() {
                         broken.lock().unwrap().push(outcome.to_string());
                     }
@@ -36,6 +40,10 @@ fn nothing_breaks_on_any_seed() {
     });
     let broken = broken.into_inner().unwrap();
     assert!(broken.is_empty(), "{} of {seeds} seeds:\n{}", broken.len(), broken.join("\n"));
+    if seeds >= SEEDS {
+        assert!(resyncs.into_inner() > seeds / 10, "no agent missed a message and asked for all of them");
+        assert!(joined.into_inner() > seeds / 10, "no machine joined");
+    }
 }
 
 #[test]

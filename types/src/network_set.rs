@@ -58,6 +58,8 @@ pub struct SelfPart {
     pub data_port: u16,
     /// When this grows, make another key for the tunnel.
     pub key_epoch: u64,
+    /// Its public keys that all nodes which send to it know: it may use these.
+    pub keys: Vec<String>,
 }
 
 /// Another node.

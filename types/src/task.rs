@@ -27,6 +27,12 @@ pub struct TaskSpec {
     pub placement: Placement,
     /// The networks that it is on.
     pub networks: Vec<AttachmentSpec>,
+    /// The host-mode ports of the service's endpoint: each task opens them on its node, so another
+    /// set makes another task. Written by managers; what a user says here is replaced.
+    pub host_ports: Vec<Port>,
+    /// It has a place on the ingress network: it publishes ports, or there is a way out for it.
+    /// Written by managers; what a user says here is replaced.
+    pub gateway: bool,
     /// Changed by `service update --force`: another number makes another task.
     pub force_update: u64,
 }

@@ -72,6 +72,7 @@ pub fn node(name: &str) -> Node {
     node.description.hostname = name.into();
     node.description.platform = Platform { os: "linux".into(), architecture: "x86_64".into() };
     node.description.resources = Resources { nano_cpus: 4 * NANO_CPU, memory_bytes: 8 << 30 };
+    node.description.network.encryption = "kernel".into();
     node.status.state = NodeState::Ready;
     node
 }

@@ -1,7 +1,16 @@
 //! Which specs are valid. Pure checks, run by the command line before it sends and by the managers
 //! before they accept.
 
+mod endpoint;
+mod network;
+
 use std::time::Duration;
+
+pub use endpoint::endpoint;
+pub use network::{
+    DATA_PATH_PORTS, LEAST_MTU_V6, LONGEST_PREFIX_V4, LONGEST_PREFIX_V6, MTU, PREDEFINED, SHORTEST_PREFIX,
+    network, network_name,
+};
 
 use crate::cluster::ClusterSpec;
 use crate::container::{ContainerSpec, Mount, MountKind};
@@ -29,6 +38,10 @@ pub fn invalid<T>(field: impl Into<String>, problem: impl Into<String>) -> Resul
 
 /// Names of services: `^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`, at most 63 characters (Docker Swarm).
 pub fn service_name(name: &str) -> Result<(), Invalid> {
+    object_name(name)
+}
+
+fn object_name(name: &str) -> Result<(), Invalid> {
     if name.is_empty() {
         return invalid("name", "a name must be provided");
     }
@@ -64,7 +77,9 @@ pub fn service(spec: &ServiceSpec) -> Result<(), Invalid> {
     }
     container(&spec.task.container)?;
     resources(&spec.task.resources)?;
-    restart(&spec.task.restart)
+    restart(&spec.task.restart)?;
+    endpoint(&spec.endpoint)?;
+    endpoint::attachments(&spec.task, &spec.endpoint.ports)
 }
 
 /// Checks all of a node's spec.
@@ -83,7 +98,8 @@ pub fn cluster(spec: &ClusterSpec) -> Result<(), Invalid> {
     if spec.snapshot_interval == 0 {
         return invalid("snapshot-interval", "must be at least 1");
     }
-    Ok(())
+    network::pools(spec)?;
+    network::data_path_port(spec.data_path_port)
 }
 
 fn container(spec: &ContainerSpec) -> Result<(), Invalid> {

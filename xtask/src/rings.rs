@@ -64,11 +64,17 @@ fn run_ring(ring: &Ring, total: &mut Count) -> Result<()> {
     }
     let nextest = package::find("cargo-nextest").is_some();
     let commands = if nextest { with_nextest(ring.name) } else { with_cargo(ring.name)? };
+    let before = (total.passed, total.failed);
     let mut ended = Ok(());
     for command in commands {
         ended = ended.and(count(ring, &command, total));
     }
-    ended
+    ended.and(found_tests(before, total))
+}
+
+/// A ring in which nothing ran proves nothing: a filter or a file name does not match any more.
+fn found_tests(before: (u64, u64), total: &Count) -> Result<()> {
+    if before == (total.passed, total.failed) { bail!("no test ran") } else { Ok(()) }
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -85,11 +91,11 @@ fn with_nextest(ring: &str) -> Vec<Vec<String>> {
         _ => format!("(package(swarm-deploy-dev) or {here}) and {hosts}"),
     };
     let mut run = words(match ring {
-        "units" => "nextest run --no-fail-fast --no-tests=pass --workspace",
+        "units" => "nextest run --no-fail-fast --no-tests=fail --workspace",
         "hosts" => {
-            "nextest run --no-fail-fast --no-tests=pass -p swarm-deploy-dev -p swarm-tests --test-threads 1"
+            "nextest run --no-fail-fast --no-tests=fail -p swarm-deploy-dev -p swarm-tests --test-threads 1"
         }
-        _ => "nextest run --no-fail-fast --no-tests=pass -p swarm-tests",
+        _ => "nextest run --no-fail-fast --no-tests=fail -p swarm-tests",
     });
     run.extend(["-E".to_owned(), filter]);
     if ring == "units" { vec![run, words("test --workspace --doc --no-fail-fast")] } else { vec![run] }
@@ -191,5 +197,11 @@ mod tests {
         assert_eq!(counted(line), Some((5, 3)));
         assert_eq!(counted("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured"), Some((3, 2)));
         assert_eq!(counted("        PASS [ 0.1s] 7 passed"), None);
+    }
+
+    #[test]
+    fn a_ring_without_tests_fails() {
+        assert!(found_tests((3, 1), &Count { passed: 3, failed: 1 }).is_err());
+        assert!(found_tests((3, 1), &Count { passed: 3, failed: 2 }).is_ok());
     }
 }

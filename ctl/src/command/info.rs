@@ -41,6 +41,9 @@ fn object(info: &InfoResponse) -> Value {
             "NodeCertExpiry": spec.cert_expiry_ms.saturating_mul(1_000_000),
             "SnapshotInterval": spec.snapshot_interval,
             "KeepOldSnapshots": spec.max_snapshots,
+            "DefaultAddrPool": spec.address_pools,
+            "SubnetSize": spec.subnet_size,
+            "DataPathPort": spec.data_path_port,
         })
     });
     json!({
@@ -83,6 +86,9 @@ fn sheet(info: &InfoResponse, now: Timestamp) -> String {
     }
     if let Some(cluster) = &info.cluster {
         let time = |ms| human::go_duration(Duration::from_millis(ms));
+        line(1, "Default Address Pool", &cluster.address_pools.join("  "));
+        line(1, "SubnetSize", &cluster.subnet_size);
+        line(1, "Data Path Port", &cluster.data_path_port);
         line(1, "Task History Retention Limit", &cluster.task_history_limit);
         line(1, "Snapshot Interval", &cluster.snapshot_interval);
         line(1, "Old Snapshots Kept", &cluster.max_snapshots);
@@ -142,6 +148,9 @@ mod tests {
              ClusterID: c1
              Managers: 3
              Nodes: 5
+             Default Address Pool: 10.0.0.0/8
+             SubnetSize: 24
+             Data Path Port: 4789
              Task History Retention Limit: 5
              Snapshot Interval: 10000
              Old Snapshots Kept: 0
@@ -154,6 +163,9 @@ mod tests {
             Total Memory: 8GiB
         "#]]
         .assert_eq(&sheet(&info, Timestamp(0)));
-        assert_eq!(object(&info)["Swarm"]["Cluster"]["HeartbeatPeriod"], 1_000_000_000);
+        let cluster = &object(&info)["Swarm"]["Cluster"];
+        assert_eq!(cluster["HeartbeatPeriod"], 1_000_000_000);
+        assert_eq!(cluster["DefaultAddrPool"], json!(["10.0.0.0/8"]));
+        assert_eq!((&cluster["SubnetSize"], &cluster["DataPathPort"]), (&json!(24), &json!(4789)));
     }
 }

@@ -6,6 +6,7 @@ mod dev;
 mod image;
 mod info;
 mod inspect;
+mod network;
 mod node;
 mod service;
 mod swarm;
@@ -55,6 +56,9 @@ enum Command {
     /// Tasks: single runs of a service's container
     #[command(subcommand)]
     Task(task::TaskCommand),
+    /// Networks: what tasks reach each other over
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Images on the nodes
     #[command(subcommand)]
     Image(image::ImageCommand),
@@ -88,6 +92,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Node(command) => node::run(command, globals).await,
         Command::Service(command) => Box::pin(service::run(command, globals)).await,
         Command::Task(command) => task::run(command, globals).await,
+        Command::Network(command) => Box::pin(network::run(command, globals)).await,
         Command::Image(command) => Box::pin(image::run(command, globals)).await,
         Command::Context(command) => context::run(command, globals),
         Command::Dev(command) => develop(command).await,

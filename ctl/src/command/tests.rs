@@ -1,12 +1,13 @@
 //! Whole commands against a manager that answers from a script, over a real socket.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::Stream;
 use swarm_proto::v1;
 use swarm_proto::v1::control_server::{Control, ControlServer};
+use swarm_types::network::Network;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
 use swarm_types::task_state::TaskState;
@@ -20,11 +21,14 @@ use super::*;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A manager with one service; it loses its leader in the middle of the first watch.
+/// A manager with one service and two networks; it loses its leader in the middle of the first watch.
 #[derive(Default)]
 struct Fake {
     watches: AtomicUsize,
     failing: bool,
+    /// Specs that were sent, and networks that were removed.
+    sent: Mutex<Vec<v1::ServiceSpec>>,
+    removed: Mutex<Vec<String>>,
 }
 
 impl Fake {
@@ -42,6 +46,13 @@ impl Fake {
         (task.spec_version, task.status.state, task.desired_state) = (1, state, TaskState::Running);
         current(v1::object::Object::Task((&task).into()))
     }
+}
+
+fn network(name: &str) -> Network {
+    let mut network = Network { id: format!("net-{name}").into(), ..Network::default() };
+    network.spec.annotations.name = name.into();
+    network.spec.ingress = name == "ingress";
+    network
 }
 
 fn current(object: v1::object::Object) -> v1::WatchMessage {
@@ -66,6 +77,7 @@ macro_rules! fake {
                 request: Request<v1::CreateServiceRequest>,
             ) -> Result<Response<v1::CreateServiceResponse>, Status> {
                 let spec = request.into_inner().spec.unwrap_or_default();
+                self.sent.lock().unwrap().push(spec.clone());
                 match spec.annotations.unwrap_or_default().name.as_str() {
                     "taken" => Err(Status::already_exists("service taken already exists")),
                     _ => Ok(Response::new(v1::CreateServiceResponse { service_id: "s1".into(), warnings: vec![] })),
@@ -83,6 +95,35 @@ macro_rules! fake {
                     }
                     other => Err(Status::not_found(format!("service {other} not found"))),
                 }
+            }
+            async fn list_networks(
+                &self,
+                _: Request<v1::ListNetworksRequest>,
+            ) -> Result<Response<v1::ListNetworksResponse>, Status> {
+                let networks = ["front", "ingress"].map(|name| (&network(name)).into()).to_vec();
+                Ok(Response::new(v1::ListNetworksResponse { networks }))
+            }
+            async fn get_network(
+                &self,
+                request: Request<v1::GetNetworkRequest>,
+            ) -> Result<Response<v1::GetNetworkResponse>, Status> {
+                let reference = request.into_inner().reference;
+                let known = ["front", "ingress"].into_iter().find(|n| reference.ends_with(n));
+                let name = known.ok_or_else(|| Status::not_found("there is no such network"))?;
+                let network = Some((&network(name)).into());
+                Ok(Response::new(v1::GetNetworkResponse { network, ..v1::GetNetworkResponse::default() }))
+            }
+            async fn remove_network(
+                &self,
+                request: Request<v1::RemoveNetworkRequest>,
+            ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
+                let name = request.into_inner().reference;
+                match name.as_str() {
+                    "busy" => return Err(Status::failed_precondition("network busy is in use by service web")),
+                    "front" | "net-front" => self.removed.lock().unwrap().push(name),
+                    _ => return Err(Status::not_found("")),
+                }
+                Ok(Response::new(v1::RemoveNetworkResponse::default()))
             }
             async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
                 let service = current(v1::object::Object::Service((&self.service()).into()));
@@ -112,11 +153,13 @@ fake! {
     list_services ListServicesRequest ListServicesResponse,
     update_service UpdateServiceRequest UpdateServiceResponse,
     remove_service RemoveServiceRequest RemoveServiceResponse,
+    create_network CreateNetworkRequest CreateNetworkResponse,
     list_tasks ListTasksRequest ListTasksResponse,
     get_task GetTaskRequest GetTaskResponse,
     list_images ListImagesRequest ListImagesResponse;
     LogsStream LogsMessage, LoadImageStream ImageProgress, PullImageStream ImageProgress,
-    RemoveImageStream ImageProgress;
+    RemoveImageStream ImageProgress, CheckNetworksStream NodeNetworkCheck;
+    check_networks v1::CheckNetworksRequest, CheckNetworksStream,
     logs v1::LogsRequest, LogsStream,
     load_image Streaming<v1::LoadImageRequest>, LoadImageStream,
     pull_image v1::PullImageRequest, PullImageStream,
@@ -162,6 +205,53 @@ async fn create_says_why_it_does_not_converge() {
     let failure = outcomes[0].as_ref().unwrap_err();
     assert_eq!(failure.to_string(), "web.2 failed and will not be tried again: failed");
     assert_eq!(failure.exit_code(), 1);
+}
+
+#[tokio::test]
+async fn names_of_networks_are_sent_as_ids() {
+    let lines = [
+        "service create --name taken -d --network front --network bridge -p 8080:80 image:1",
+        "service create --name taken -d --network foo image:1",
+        "service create --name taken -d --network ingress image:1",
+        "service create --name taken -d --network host image:1",
+        "service update --network-add foo -d web",
+        "service update --rollback --network-add front -d web",
+    ];
+    let (outcomes, fake) = run_all(Fake::default(), &lines).await;
+    let words: Vec<_> = outcomes.iter().map(|o| o.as_ref().unwrap_err().to_string()).collect();
+    assert_eq!(words[1], "network foo not found");
+    assert_eq!(words[2], "Service cannot be explicitly attached to the ingress network \"ingress\"");
+    assert_eq!(words[4], "network foo not found");
+    assert_eq!(words[5], "other flags may not be combined with --rollback");
+    let sent = fake.sent.lock().unwrap();
+    assert_eq!(sent.len(), 2, "what cannot be resolved is not sent");
+    let task = sent[0].task.as_ref().unwrap();
+    assert_eq!(task.networks[0].network_id, "net-front");
+    assert_eq!(task.container.as_ref().unwrap().network(), v1::ContainerNetwork::Bridge);
+    assert_eq!(sent[0].endpoint.as_ref().unwrap().ports[0].published, 8080);
+    assert_eq!(
+        sent[1].task.as_ref().unwrap().container.as_ref().unwrap().network(),
+        v1::ContainerNetwork::Host
+    );
+}
+
+#[tokio::test]
+async fn networks_are_removed_one_by_one() {
+    let lines = [
+        "network rm front busy nope host",
+        "network rm front",
+        "network rm -f nope",
+        "network prune -f",
+        "network prune -f --filter label=x",
+        "network inspect front nope",
+        "network inspect host bridge none front",
+        "network ls",
+        "network check host",
+    ];
+    let (outcomes, fake) = run_all(Fake::default(), &lines).await;
+    let codes: Vec<_> = outcomes.iter().map(|o| o.as_ref().err().map_or(0, |e| e.exit_code())).collect();
+    assert_eq!(codes, [1, 0, 0, 0, 0, 1, 0, 0, 1]);
+    assert_eq!(*fake.removed.lock().unwrap(), ["front", "front", "net-front"], "ingress is never pruned");
 }
 
 #[tokio::test]

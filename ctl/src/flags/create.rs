@@ -10,6 +10,8 @@ use swarm_types::service::{Mode, ServiceSpec};
 use swarm_types::task::TaskSpec;
 
 use super::env::{self, Lookup};
+use super::network::{self, Known, Wish};
+use super::publish::{self, Published};
 use super::spec::SpecFlags;
 use super::{label, mount};
 
@@ -40,6 +42,13 @@ pub(crate) struct CreateFlags {
     /// Mount, e.g. type=bind,source=/srv,target=/srv,readonly or type=tmpfs,target=/tmp
     #[arg(long, value_name = "MOUNT", value_parser = mount::parse)]
     mount: Vec<Mount>,
+    /// Network by name or id, or name=NET,alias=NAME,driver-opt=K=V; also host, bridge and none
+    #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
+    pub(crate) network: Vec<Wish>,
+    /// Publish a port on all nodes: [IP:][published:]target[/tcp|udp|sctp], with ranges, or
+    /// published=P,target=P,protocol=tcp,mode=ingress|host,ip=IP
+    #[arg(short, long, value_name = "PORT", value_parser = publish::parse)]
+    publish: Vec<Published>,
     #[command(flatten)]
     pub(crate) common: SpecFlags,
     /// Image to run
@@ -61,6 +70,7 @@ impl CreateFlags {
         name: &str,
         files: &[(String, String)],
         own: Lookup<'_>,
+        known: Known<'_>,
     ) -> Result<ServiceSpec, String> {
         let mut task = TaskSpec::default();
         task.container.image = self.image.clone();
@@ -69,6 +79,10 @@ impl CreateFlags {
         task.container.labels = self.container_label.iter().cloned().collect();
         task.container.mounts = self.mount.clone();
         task.placement.constraints = self.constraint.clone();
+        network::change(&mut task, &self.network, &[], known)?;
+        if !self.publish.is_empty() && self.network.iter().any(|wish| wish.name == "none") {
+            return Err("--publish cannot be used with --network none: nothing leads there".into());
+        }
         let mut spec = ServiceSpec {
             task: Arc::new(task),
             mode: match self.mode.as_deref() {
@@ -80,6 +94,7 @@ impl CreateFlags {
         };
         spec.annotations.name = name.to_owned();
         spec.annotations.labels = self.label.iter().cloned().collect();
+        spec.endpoint.ports = self.publish.iter().flat_map(|published| published.0.clone()).collect();
         self.common.apply(&mut spec)?;
         swarm_types::valid::service(&spec).map_err(|e| e.to_string())?;
         Ok(spec)
@@ -102,7 +117,14 @@ mod tests {
     fn spec(line: &str) -> Result<ServiceSpec, String> {
         let words = super::super::words::split(line).unwrap();
         let line = Line::try_parse_from(std::iter::once("create".to_owned()).chain(words));
-        line.map_err(|e| e.to_string())?.flags.spec("web", &[], &|_| None)
+        line.map_err(|e| e.to_string())?.flags.spec("web", &[], &|_| None, &known)
+    }
+
+    fn known(reference: &str) -> Result<swarm_types::id::NetworkId, String> {
+        match reference {
+            "foo" => Err("network foo not found".into()),
+            name => Ok(format!("id-{name}").into()),
+        }
     }
 
     #[test]
@@ -112,7 +134,9 @@ mod tests {
              --constraint node.role==worker --reserve-cpu 0.5 --reserve-memory 64m --limit-cpu 1 \
              --limit-memory 128m --limit-pids 10 --restart-condition on-failure --restart-delay 1s \
              --restart-max-attempts 3 --restart-window 1m --stop-signal SIGINT --stop-grace-period 3s \
-             --user 1:2 --workdir /w --entrypoint 'sh -c' --hostname h --read-only --network host \
+             --user 1:2 --workdir /w --entrypoint 'sh -c' --hostname h --read-only --network front \
+             --network name=back,alias=db -p 8080:80 -p target=53,published=53,protocol=udp,mode=host \
+             --endpoint-mode vip --endpoint-balance sticky --endpoint-weight node.labels.speed \
              --mount type=tmpfs,target=/t --update-parallelism 2 --update-delay 1s --update-order start-first \
              --update-monitor 9s --update-failure-action rollback --update-max-failure-ratio 0.25 \
              alpine:3 sleep --help -x",
@@ -157,8 +181,7 @@ mod tests {
                             }
                         ],
                         "StopSignal": "SIGINT",
-                        "StopGracePeriod": 3000000000,
-                        "Network": "host"
+                        "StopGracePeriod": 3000000000
                     },
                     "Resources": {
                         "Limits": {
@@ -185,7 +208,18 @@ mod tests {
                         "Platforms": []
                     },
                     "ForceUpdate": 0,
-                    "Runtime": "container"
+                    "Runtime": "container",
+                    "Networks": [
+                        {
+                            "Target": "id-front"
+                        },
+                        {
+                            "Target": "id-back",
+                            "Aliases": [
+                                "db"
+                            ]
+                        }
+                    ]
                 },
                 "Mode": {
                     "Replicated": {
@@ -199,6 +233,25 @@ mod tests {
                     "Monitor": 9000000000,
                     "MaxFailureRatio": 0.25,
                     "Order": "start-first"
+                },
+                "EndpointSpec": {
+                    "Mode": "vip",
+                    "Balance": "sticky",
+                    "WeightLabel": "speed",
+                    "Ports": [
+                        {
+                            "Protocol": "tcp",
+                            "TargetPort": 80,
+                            "PublishedPort": 8080,
+                            "PublishMode": "ingress"
+                        },
+                        {
+                            "Protocol": "udp",
+                            "TargetPort": 53,
+                            "PublishedPort": 53,
+                            "PublishMode": "host"
+                        }
+                    ]
                 }
             }"#]]
         .assert_eq(&text);
@@ -208,7 +261,17 @@ mod tests {
     fn refusals() {
         let refused = |line: &str| spec(line).unwrap_err();
         assert!(refused("--mode global --replicas 2 x").contains("--replicas can only"));
-        assert!(refused("--network mynet x").contains("not supported yet"));
+        assert_eq!(refused("--network foo x"), "network foo not found");
+        assert!(refused("--network none -p 80 x").contains("--publish cannot be used with --network none"));
+        assert!(refused("--network host -p 80 x").contains("invalid publish"));
+        assert!(refused("--network host --network a x").contains("invalid network"));
+        assert!(refused("--network name=a,alias=b/c x").contains("alias `b/c`"));
+        assert!(refused("-p 80:0 x").contains("--publish") && refused("-p 80/x x").contains("--publish"));
+        assert!(refused("-p 80:80 -p 80:20 x").contains("duplicate published ports"));
+        assert!(refused("--endpoint-mode dnsrr -p 80 x").contains("can't be used with dnsrr mode"));
+        assert!(refused("--endpoint-mode mesh x").contains("--endpoint-mode"));
+        assert!(refused("--endpoint-weight speed x").contains("expected node.labels.KEY"));
+        assert_eq!(spec("-p 5005:80 -p 5006:80 -p 80 -p 80 x").unwrap().endpoint.ports.len(), 4);
         assert!(refused("--constraint nonsense x").contains("nonsense"));
         assert!(refused("--limit-memory 1k x").contains("limit-memory"));
         assert!(refused("--replicas -1 x").contains("--replicas"));

@@ -3,11 +3,15 @@
 pub(crate) mod create;
 pub(crate) mod decimal;
 pub(crate) mod duration;
+pub(crate) mod endpoint;
 pub(crate) mod env;
 pub(crate) mod filter;
+pub(crate) mod ipam;
 pub(crate) mod label;
 pub(crate) mod mount;
 pub(crate) mod name;
+pub(crate) mod network;
+pub(crate) mod publish;
 pub(crate) mod since;
 pub(crate) mod size;
 pub(crate) mod spec;

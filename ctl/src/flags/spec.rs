@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_types::container::ContainerNetwork;
 use swarm_types::policy::{FailureAction, RestartCondition, UpdateOrder};
 use swarm_types::service::{Mode, ServiceSpec};
 
+use super::endpoint::EndpointFlags;
 use super::{decimal, duration, size, words};
 
 /// See the module.
@@ -84,9 +84,8 @@ pub(crate) struct SpecFlags {
     /// Mount the container's root file system read-only
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     read_only: Option<bool>,
-    /// Network of the containers: none (loopback only) or host
-    #[arg(long, value_name = "NETWORK", value_parser = network)]
-    network: Option<ContainerNetwork>,
+    #[command(flatten)]
+    endpoint: EndpointFlags,
 }
 
 impl SpecFlags {
@@ -98,6 +97,7 @@ impl SpecFlags {
                 Mode::Global => return Err("--replicas can only be used with replicated mode".into()),
             }
         }
+        self.endpoint.apply(&mut spec.endpoint);
         self.policies(spec);
         self.resources(spec);
         self.container(spec)
@@ -135,7 +135,6 @@ impl SpecFlags {
         set(&mut container.dir, self.workdir.clone());
         set(&mut container.hostname, self.hostname.clone());
         set(&mut container.read_only, self.read_only);
-        set(&mut container.network, self.network);
         if let Some(text) = &self.entrypoint {
             container.entrypoint = words::split(text)?;
         }
@@ -168,13 +167,5 @@ fn action(text: &str) -> Result<FailureAction, String> {
         "continue" => Ok(FailureAction::Continue),
         "rollback" => Ok(FailureAction::Rollback),
         _ => Err("expected pause, continue or rollback".into()),
-    }
-}
-
-fn network(text: &str) -> Result<ContainerNetwork, String> {
-    match text {
-        "none" => Ok(ContainerNetwork::Loopback),
-        "host" => Ok(ContainerNetwork::Host),
-        _ => Err("networks between nodes are not supported yet: use none or host".into()),
     }
 }

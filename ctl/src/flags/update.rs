@@ -8,6 +8,8 @@ use swarm_types::service::ServiceSpec;
 
 use super::create::constraint;
 use super::env::{self, Lookup};
+use super::network::{self, Known, Wish};
+use super::publish::{self, Published, Removal};
 use super::spec::SpecFlags;
 use super::{label, mount, words};
 
@@ -50,6 +52,18 @@ pub(crate) struct UpdateFlags {
     /// Remove the mount with this target
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
+    /// Put the tasks on another network too: as --network of `service create`
+    #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
+    network_add: Vec<Wish>,
+    /// Take the tasks off a network
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
+    /// Publish another port, or the same in another way: as --publish of `service create`
+    #[arg(long, value_name = "PORT", value_parser = publish::parse)]
+    publish_add: Vec<Published>,
+    /// Remove the published ports with this target port
+    #[arg(long, value_name = "TARGET[/PROTOCOL]", value_parser = publish::removal)]
+    publish_rm: Vec<Removal>,
     #[command(flatten)]
     pub(crate) common: SpecFlags,
     /// Replace all tasks even if nothing changed
@@ -59,11 +73,18 @@ pub(crate) struct UpdateFlags {
 
 impl UpdateFlags {
     /// Changes `spec`; what is not named stays.
-    pub(crate) fn apply(&self, spec: &mut ServiceSpec, own: Lookup<'_>) -> Result<(), String> {
+    pub(crate) fn apply(
+        &self,
+        spec: &mut ServiceSpec,
+        own: Lookup<'_>,
+        known: Known<'_>,
+    ) -> Result<(), String> {
         self.common.apply(spec)?;
+        publish::change(&mut spec.endpoint.ports, &self.publish_add, &self.publish_rm);
         label::change(&mut spec.annotations.labels, &self.label_add, &self.label_rm);
         let task = Arc::make_mut(&mut spec.task);
         self.container(&mut task.container, own)?;
+        network::change(task, &self.network_add, &self.network_rm, known)?;
         let constraints = &mut task.placement.constraints;
         constraints.retain(|c| !self.constraint_rm.contains(c));
         for add in &self.constraint_add {
@@ -75,6 +96,12 @@ impl UpdateFlags {
             task.force_update = task.force_update.wrapping_add(1);
         }
         swarm_types::valid::service(spec).map_err(|e| e.to_string())
+    }
+
+    /// The networks that managers have to be asked about.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &str> {
+        let added = self.network_add.iter().map(|wish| wish.name.as_str());
+        added.chain(self.network_rm.iter().map(String::as_str))
     }
 
     fn container(&self, container: &mut ContainerSpec, own: Lookup<'_>) -> Result<(), String> {
@@ -114,7 +141,7 @@ mod tests {
         let mut spec = spec.clone();
         let line =
             Line::try_parse_from(std::iter::once(&"update").chain(words)).map_err(|e| e.to_string())?;
-        line.flags.apply(&mut spec, &|_| None)?;
+        line.flags.apply(&mut spec, &|_| None, &|name| Ok(format!("id-{name}").into()))?;
         Ok(spec)
     }
 
@@ -157,6 +184,25 @@ mod tests {
         assert_eq!(spec.task.container.args, ["-c", "x y"]);
         assert_eq!(spec.task.force_update, 1);
         assert_eq!(spec.annotations.labels["l"], "1");
+    }
+
+    #[test]
+    fn networks_and_ports_come_and_go() {
+        let words = ["--network-add=front", "--publish-add=80:80", "--publish-add=80:80", "--publish-add=81"];
+        let spec = update(&base(), &words).unwrap();
+        assert_eq!(spec.task.networks[0].network.as_str(), "id-front");
+        assert_eq!(spec.endpoint.ports.len(), 2);
+        // D5: the same again changes nothing.
+        assert_eq!(update(&spec, &["--publish-add=80:80"]), Ok(spec.clone()));
+        let spec =
+            update(&spec, &["--network-rm=front", "--publish-rm=80", "--endpoint-balance=sticky"]).unwrap();
+        assert_eq!((spec.task.networks.len(), spec.endpoint.ports.len()), (0, 1));
+        assert_eq!(update(&spec, &["--publish-rm=81"]).unwrap().endpoint.ports, []);
+        let dnsrr = update(&spec, &["--endpoint-mode=dnsrr", "--endpoint-balance=random"]);
+        assert!(dnsrr.unwrap_err().contains("can't be used with dnsrr mode"));
+        let clash = update(&base(), &["--publish-add=80:80", "--publish-add=80:20"]);
+        assert!(clash.unwrap_err().contains("duplicate published ports"));
+        assert!(update(&base(), &["--publish-rm=x"]).unwrap_err().contains("--publish-rm"));
     }
 
     #[test]

@@ -4,22 +4,25 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use swarm_proto::v1;
-use swarm_types::container::{ContainerNetwork, ContainerSpec, Mount, MountKind};
+use swarm_types::container::{ContainerSpec, Mount, MountKind};
 use swarm_types::meta::{Labels, Meta};
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::policy::{FailureAction, RestartPolicy, UpdateOrder, UpdatePolicy};
 use swarm_types::resources::{Requirements, Resources};
 use swarm_types::service::{Mode, Service, ServiceSpec};
 use swarm_types::task::{Task, TaskSpec};
 
-/// A service.
-pub(crate) fn service(service: &Service) -> Value {
+use super::endpoint;
+
+/// A service; `networks` are those that it has addresses on, as far as they are known.
+pub(crate) fn service(service: &Service, networks: &[Network]) -> Value {
     let mut out = head(service.id, &service.meta);
     out.insert("Spec".into(), spec(&service.spec));
     if let Some(previous) = &service.previous_spec {
         out.insert("PreviousSpec".into(), spec(previous));
     }
-    out.insert("Endpoint".into(), json!({"Spec": {}}));
+    out.insert("Endpoint".into(), endpoint::service(service, networks));
     if let Some(status) = &service.update_status {
         let mut update = Map::new();
         update.insert("State".into(), status.state.as_str().into());
@@ -44,11 +47,13 @@ pub(crate) fn spec(spec: &ServiceSpec) -> Value {
             Mode::Global => json!({"Global": {}}),
         },
         "UpdateConfig": update(&spec.update),
+        "EndpointSpec": endpoint::spec(&spec.endpoint),
     })
 }
 
-/// A task, and why nodes do not fit if it waits for one.
-pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason]) -> Value {
+/// A task, and why nodes do not fit if it waits for one; `networks` are those that it is on, as far as
+/// they are known.
+pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason], networks: &[Network]) -> Value {
     let mut out = head(task.id, &task.meta);
     out.insert("Name".into(), task.name().into());
     out.insert("Labels".into(), json!({}));
@@ -70,7 +75,17 @@ pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason]) -> Value {
         });
         status.insert("ContainerStatus".into(), container);
     }
+    let ports = task.status.container.as_ref().map(|c| c.ports.as_slice()).unwrap_or_default();
+    if !ports.is_empty() {
+        status.insert(
+            "PortStatus".into(),
+            json!({"Ports": ports.iter().map(endpoint::port).collect::<Vec<_>>()}),
+        );
+    }
     out.insert("Status".into(), Value::Object(status));
+    if !task.attachments.is_empty() {
+        out.insert("NetworksAttachments".into(), endpoint::attachments(task, networks));
+    }
     out.insert("DesiredState".into(), task.desired_state.as_str().into());
     out.insert("Attempt".into(), task.attempt.count.into());
     if !unfit.is_empty() {
@@ -83,8 +98,12 @@ pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason]) -> Value {
     Value::Object(out)
 }
 
-/// A node.
-pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
+/// A node, and what it could not do of its networks.
+pub(crate) fn node(
+    node: &Node,
+    manager: Option<&v1::ManagerStatus>,
+    problems: &[v1::NetworkProblem],
+) -> Value {
     let mut out = head(node.id, &node.meta);
     let mut spec = Map::new();
     text(&mut spec, "Name", &node.spec.annotations.name);
@@ -101,6 +120,7 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>) -> Value {
         "MissingControllers": about.missing_controllers,
     });
     out.insert("Description".into(), description);
+    out.insert("Network".into(), endpoint::node(node, problems));
     let mut status = Map::new();
     status.insert("State".into(), node.status.state.as_str().into());
     text(&mut status, "Message", &node.status.message);
@@ -129,7 +149,7 @@ fn head(id: impl ToString, meta: &Meta) -> Map<String, Value> {
 }
 
 fn template(task: &TaskSpec) -> Value {
-    json!({
+    let mut out = json!({
         "ContainerSpec": container(&task.container),
         "Resources": resources(&task.resources),
         "RestartPolicy": restart(&task.restart),
@@ -141,7 +161,12 @@ fn template(task: &TaskSpec) -> Value {
         },
         "ForceUpdate": task.force_update,
         "Runtime": "container",
-    })
+    });
+    let networks = endpoint::networks(task);
+    if !networks.is_empty() {
+        out["Networks"] = networks.into();
+    }
+    out
 }
 
 fn container(spec: &ContainerSpec) -> Value {
@@ -165,9 +190,6 @@ fn container(spec: &ContainerSpec) -> Value {
     text(&mut out, "StopSignal", &spec.stop_signal);
     let grace = spec.stop_grace_period.unwrap_or(swarm_types::defaults::STOP_GRACE_PERIOD);
     out.insert("StopGracePeriod".into(), nanos(grace));
-    if spec.network == ContainerNetwork::Host {
-        out.insert("Network".into(), "host".into());
-    }
     Value::Object(out)
 }
 
@@ -249,19 +271,19 @@ fn nanos(d: Duration) -> Value {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX).into()
 }
 
-fn text(out: &mut Map<String, Value>, key: &str, value: &str) {
+pub(super) fn text(out: &mut Map<String, Value>, key: &str, value: &str) {
     if !value.is_empty() {
         out.insert(key.into(), value.into());
     }
 }
 
-fn number(out: &mut Map<String, Value>, key: &str, value: u64) {
+pub(super) fn number(out: &mut Map<String, Value>, key: &str, value: u64) {
     if value > 0 {
         out.insert(key.into(), value.into());
     }
 }
 
-fn list(out: &mut Map<String, Value>, key: &str, values: &[String]) {
+pub(super) fn list(out: &mut Map<String, Value>, key: &str, values: &[String]) {
     if !values.is_empty() {
         out.insert(key.into(), values.into());
     }

@@ -1,10 +1,13 @@
 //! Answers → text. Pure but for this file, which alone writes to the terminal.
 #![allow(clippy::print_stdout)]
 
+mod endpoint;
 pub(crate) mod human;
 pub(crate) mod inspect;
 pub(crate) mod json;
 pub(crate) mod listing;
+pub(crate) mod network;
+pub(crate) mod port;
 pub(crate) mod pretty;
 pub(crate) mod table;
 pub(crate) mod template;

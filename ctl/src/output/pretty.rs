@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use swarm_proto::v1;
+use swarm_types::container::ContainerNetwork;
 use swarm_types::meta::Labels;
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::{Mode, Service};
 use swarm_types::time::Timestamp;
@@ -35,8 +37,8 @@ impl Sheet {
     }
 }
 
-/// A service.
-pub(crate) fn service(service: &Service, now: Timestamp) -> String {
+/// A service; `networks` give names to ids.
+pub(crate) fn service(service: &Service, networks: &[Network], now: Timestamp) -> String {
     let mut out = Sheet(String::new());
     let spec = &service.spec;
     out.line("ID:", service.id);
@@ -65,7 +67,51 @@ pub(crate) fn service(service: &Service, now: Timestamp) -> String {
     out.line(" Update order:", inspect::order(spec.update.order));
     container(&mut out, service);
     resources(&mut out, service);
+    reached(&mut out, service, networks);
     out.0
+}
+
+/// Networks, mode and ports, in Docker's words; virtual addresses are ours.
+fn reached(out: &mut Sheet, service: &Service, networks: &[Network]) {
+    let name = |id: &swarm_types::id::NetworkId| {
+        let known = networks.iter().find(|network| network.id == *id);
+        known.map_or_else(|| id.to_string(), |network| network.spec.annotations.name.clone())
+    };
+    let own = match service.spec.task.container.network {
+        ContainerNetwork::Loopback => None,
+        ContainerNetwork::Bridge => Some("bridge".to_owned()),
+        ContainerNetwork::Host => Some("host".to_owned()),
+    };
+    let attached = service.spec.task.networks.iter().map(|attachment| name(&attachment.network));
+    out.some("Networks:", &own.into_iter().chain(attached).collect::<Vec<_>>().join(" "));
+    let spec = &service.spec.endpoint;
+    out.line("Endpoint Mode:", spec.mode.as_str());
+    if spec.balance != swarm_types::endpoint::Balance::default() {
+        out.line(" Balance:", spec.balance.as_str());
+    }
+    if !spec.weight_label.is_empty() {
+        out.line(" Weight:", format!("node.labels.{}", spec.weight_label));
+    }
+    for (id, addrs) in &service.endpoint.vips {
+        let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+        out.line(" Virtual IP:", format!("{} on {}", addrs.join(" "), name(id)));
+    }
+    let ports = &service.endpoint.ports;
+    let ports = if ports.is_empty() { &spec.ports } else { ports };
+    if !ports.is_empty() {
+        out.title("Ports:");
+    }
+    for one in ports {
+        // 0: not chosen yet, or by each node.
+        let published = if one.published == 0 { "-".to_owned() } else { one.published.to_string() };
+        out.line(" PublishedPort =", published);
+        out.line("  Protocol =", one.protocol.as_str());
+        out.line("  TargetPort =", one.target);
+        out.line("  PublishMode =", one.mode.as_str());
+        if let Some(ip) = one.host_ip {
+            out.line("  HostIP =", ip);
+        }
+    }
 }
 
 fn placement(out: &mut Sheet, service: &Service) {
@@ -123,8 +169,13 @@ fn resources(out: &mut Sheet, service: &Service) {
     part(" Limits:", r.limits.nano_cpus, r.limits.memory_bytes);
 }
 
-/// A node.
-pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>, now: Timestamp) -> String {
+/// A node, and what it could not do of its networks.
+pub(crate) fn node(
+    node: &Node,
+    manager: Option<&v1::ManagerStatus>,
+    problems: &[v1::NetworkProblem],
+    now: Timestamp,
+) -> String {
     let mut out = Sheet(String::new());
     out.line("ID:", node.id);
     out.some("Name:", &node.spec.annotations.name);
@@ -144,6 +195,19 @@ pub(crate) fn node(node: &Node, manager: Option<&v1::ManagerStatus>, now: Timest
         out.line(" Address:", &manager.addr);
         out.line(" Raft Status:", if manager.reachable { "Reachable" } else { "Unreachable" });
         out.line(" Leader:", if manager.leader { "Yes" } else { "No" });
+    }
+    let network = &node.description.network;
+    out.title("Network:");
+    if node.index > 0 {
+        out.line(" Index:", node.index);
+    }
+    let addr = network.data_addr.map_or_else(|| node.status.addr.clone(), |addr| addr.to_string());
+    out.some(" Data Path Address:", &addr);
+    out.some(" Entry Address:", &node.entry.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    out.line(" Encryption:", if network.encryption.is_empty() { "none" } else { &network.encryption });
+    out.line(" Tunnel Keys:", network.keys.len());
+    for problem in problems {
+        out.line(" Problem:", format!("{}: {}", problem.subject, problem.text));
     }
     out.title("Platform:");
     out.line(" Operating System:", &node.description.platform.os);

@@ -122,8 +122,10 @@ pub(crate) fn start_daemon(
 fn daemon_arguments(record: &ClusterRecord, place: &Place, host: &HostRecord) -> Vec<std::ffi::OsString> {
     let dir = place.host(&host.name);
     let parent = format!("/{}/{}/{}/work", cgroup::PARENT, record.name, host.name);
-    let pairs: [(&str, PathBuf); 4] = [
+    let pairs: [(&str, PathBuf); 5] = [
         ("--state-dir", dir.join("state")),
+        // Hosts have mounts of their own, but not files: one that is removed takes others' mounts along.
+        ("--run-dir", dir.join("run")),
         ("--socket", place.socket(&host.name)),
         ("--hostname", PathBuf::from(&host.name)),
         ("--cgroup-parent", PathBuf::from(parent)),

@@ -126,6 +126,24 @@ async fn a_borrowed_root_does_not_satisfy_the_pin() {
 }
 
 #[tokio::test]
+async fn any_node_of_the_cluster_may_be_asked_its_way() {
+    let (ca, other) = (root(), root());
+    let asks = identity(&ca, "w2", Role::Worker);
+    let ask = async |server: &TlsIdentity| {
+        let (near, far) = duplex(64 * 1024);
+        tokio::join!(accept(near, server, LIMIT), connect_to_any(far, &asks, LIMIT)).1
+    };
+    for role in [Role::Worker, Role::Manager] {
+        let (_, peer) = ask(&identity(&ca, "n1", role)).await.unwrap();
+        assert_eq!((peer.node.as_str(), peer.role), ("n1", role));
+    }
+    let refused = certificate_error(ask(&identity(&ca, "admin", Role::Admin)).await);
+    assert_eq!(refused, CertificateError::ApplicationVerificationFailure);
+    let refused = certificate_error(ask(&identity(&other, "n1", Role::Worker)).await);
+    assert_eq!(refused, CertificateError::UnknownIssuer, "another cluster's");
+}
+
+#[tokio::test]
 async fn a_worker_posing_as_a_manager_is_refused() {
     let ca = root();
     for role in [Role::Worker, Role::Admin] {

@@ -147,7 +147,7 @@ fn choose_only(name: &str, nodes: u64, tasks: usize, constrained: bool) {
     let (time, ()) = timed(|| {
         while left > 0 {
             let batch = left.min(20_000);
-            chosen += choose(&mut table, &service.spec.task, &group, batch, NOW).len();
+            chosen += choose(&mut table, &service.spec.task, false, &group, batch, NOW).len();
             left -= batch;
         }
     });

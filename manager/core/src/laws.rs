@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use swarm_types::endpoint::{EndpointMode, Port, PublishMode};
 use swarm_types::id::{IdSource, NodeId, Seed};
+use swarm_types::network::{AttachmentSpec, NetworkSpec, SubnetSpec};
 use swarm_types::node::{Availability, NodeState};
 use swarm_types::policy::{RestartCondition, UpdateOrder};
 use swarm_types::resources::Resources;
-use swarm_types::service::Mode;
-use swarm_types::task::Task;
+use swarm_types::service::{Mode, ServiceSpec};
+use swarm_types::task::{Task, TaskSpec};
 use swarm_types::task_state::TaskState;
 use swarm_types::testing::{node, service};
 
+use crate::allocator::tests::History;
+use crate::allocator::{Allocator, subnet};
 use crate::context::Context;
+use crate::control;
+use crate::control::cluster::Founding;
 use crate::control_loop::ControlLoop;
 use crate::enforcer::Enforcer;
 use crate::orchestrator::Orchestrator;
@@ -29,7 +35,7 @@ use crate::world::{Loops, World};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Service { name: u8, replicas: u8, image: u8, shape: u8 },
+    Service { name: u8, replicas: u8, image: u8, shape: u8, reach: u8 },
     RemoveService(u8),
     Node { name: u8, label: bool },
     NodeState(u8, u8),
@@ -43,8 +49,9 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        3 => (0u8..3, 0u8..6, 0u8..3, 0u8..8)
-            .prop_map(|(name, replicas, image, shape)| Op::Service { name, replicas, image, shape }),
+        3 => (0u8..3, 0u8..6, 0u8..3, 0u8..8, 0u8..64).prop_map(|(name, replicas, image, shape, reach)| {
+            Op::Service { name, replicas, image, shape, reach }
+        }),
         1 => (0u8..3).prop_map(Op::RemoveService),
         2 => (0u8..4, any::<bool>()).prop_map(|(name, label)| Op::Node { name, label }),
         2 => (0u8..4, 0u8..3).prop_map(|(n, s)| Op::NodeState(n, s)),
@@ -61,7 +68,7 @@ fn name(n: u8) -> String {
     format!("n{n}")
 }
 
-fn spec(n: u8, replicas: u8, image: u8, shape: u8) -> swarm_types::service::ServiceSpec {
+fn spec(n: u8, replicas: u8, image: u8, shape: u8, reach: u8) -> swarm_types::service::ServiceSpec {
     let mut builder = service(&format!("s{n}")).image(&format!("i{image}"));
     // The mode of a service never changes.
     builder = if n == 2 { builder.global() } else { builder.replicas(replicas.into()) };
@@ -73,6 +80,7 @@ fn spec(n: u8, replicas: u8, image: u8, shape: u8) -> swarm_types::service::Serv
     }
     builder
         .with(|spec, task| {
+            reaches(spec, task, reach);
             if shape & 4 != 0 {
                 spec.update.order = UpdateOrder::StartFirst;
                 task.placement.max_replicas_per_node = 2;
@@ -83,16 +91,57 @@ fn spec(n: u8, replicas: u8, image: u8, shape: u8) -> swarm_types::service::Serv
         .build()
 }
 
+/// On no, one or two networks, the first of which is soon full; with ports that others want too.
+fn reaches(spec: &mut ServiceSpec, task: &mut TaskSpec, reach: u8) {
+    for (bit, network) in [(1, "small"), (2, "large")] {
+        if reach & bit != 0 {
+            task.networks.push(AttachmentSpec { network: network.into(), ..AttachmentSpec::default() });
+        }
+    }
+    let port = |published, mode| Port { published, mode, target: 80, ..Port::default() };
+    match reach >> 2 & 3 {
+        0 => {}
+        1 => spec.endpoint.ports = vec![port(8080, PublishMode::Ingress), port(0, PublishMode::Ingress)],
+        2 => spec.endpoint.ports = vec![port(0, PublishMode::Ingress); 2],
+        _ => spec.endpoint.ports = vec![port(8081, PublishMode::Host)],
+    }
+    if reach & 16 != 0 && reach >> 2 & 3 != 1 && reach >> 2 & 3 != 2 {
+        spec.endpoint.mode = EndpointMode::Dnsrr;
+    }
+}
+
+/// A world with a cluster, an ingress network, a network of five addresses and a large one.
+fn world(nodes: &[&str]) -> World {
+    let mut world = World::new(&[]);
+    world.change(|d| {
+        control::cluster::found(d, Founding { cluster: "c".into(), node: "m".into(), ..Founding::default() })
+            .unwrap();
+        for (id, net) in [("small", "192.168.0.0/29"), ("large", "192.168.8.0/22")] {
+            let asked = SubnetSpec {
+                subnet: net.parse().unwrap(),
+                gateway: None,
+                range: None,
+                reserved: BTreeMap::new(),
+            };
+            let mut spec = NetworkSpec { subnets: vec![asked], ..NetworkSpec::default() };
+            spec.annotations.name = id.into();
+            let network = subnet::network(d, id.into(), spec).unwrap();
+            d.put_network(network);
+        }
+        d.delete_node(&"m".into());
+    });
+    nodes.iter().for_each(|n| world.node(node(n)));
+    world
+}
+
 fn perform(world: &mut World, op: &Op) {
     match *op {
-        Op::Service { name, replicas, image, shape } => {
-            world.service(spec(name, replicas, image, shape));
+        Op::Service { name, replicas, image, shape, reach } => {
+            world.service(spec(name, replicas, image, shape, reach));
         }
         Op::RemoveService(n) => {
             if let Some(id) = world.view().service_by_name(&format!("s{n}")).map(|s| s.id) {
-                world.change(|d| {
-                    d.delete_service(&id);
-                });
+                world.change(|d| control::service::remove(d, &id).unwrap());
             }
         }
         Op::Node { name: n, label } => {
@@ -113,7 +162,7 @@ fn perform(world: &mut World, op: &Op) {
             world.edit_node(&name(n), |node| node.spec.availability = all[usize::from(to)]);
         }
         Op::RemoveNode(n) => world.change(|d| {
-            d.delete_node(&name(n).into());
+            let _not_there = control::node::remove(d, &name(n).into(), true);
         }),
         Op::End { nth, state } => end(world, nth, state),
         Op::Agents => {
@@ -166,11 +215,12 @@ fn latest(view: &View, events: &[Event]) -> Vec<Event> {
 }
 
 fn check_loops(world: &World) {
-    let Loops { enforcer, orchestrator, restart, update, scheduler, reaper } = &world.loops;
+    let Loops { enforcer, orchestrator, restart, update, allocator, scheduler, reaper } = &world.loops;
     check_loop::<Enforcer>("enforcer", enforcer, world);
     check_loop::<Orchestrator>("orchestrator", orchestrator, world);
     check_loop::<Restart>("restart", restart, world);
     check_loop::<Update>("update", update, world);
+    check_loop::<Allocator>("allocator", allocator, world);
     check_loop::<Scheduler>("scheduler", scheduler, world);
     check_loop::<Reaper>("reaper", reaper, world);
 }
@@ -201,7 +251,7 @@ fn reserved(view: &View, node: &NodeId) -> Resources {
 
 /// Law 6: the scheduler without heap, cache or memory.
 fn dumb_twin(view: &View, now: swarm_types::time::Timestamp) -> Vec<(String, String)> {
-    use crate::scheduler::{GroupKey, filter, node_info::NodeInfo, score::Score};
+    use crate::scheduler::{GroupKey, filter, node_info::NodeInfo, room::needs_encryption, score::Score};
     let waits = |t: &&Arc<Task>| t.status.state == TaskState::Pending && t.is_wanted();
     let mut waiting: Vec<Arc<Task>> = view.tasks().filter(waits).cloned().collect();
     // First those that are bound to a node, by node; then group by group, slot by slot.
@@ -218,7 +268,8 @@ fn dumb_twin(view: &View, now: swarm_types::time::Timestamp) -> Vec<(String, Str
     for task in waiting {
         let fits = |(_, info): &(usize, &NodeInfo)| {
             (task.node.is_empty() || task.node == info.id())
-                && filter::check(&task.spec, &task.service, info).is_none()
+                && filter::check(&task.spec, needs_encryption(view, &task.spec), &task.service, info)
+                    .is_none()
         };
         let score = |(i, info): (usize, &NodeInfo)| Score::of(info, i, &GroupKey::of(&task), now);
         if let Some(best) = infos.iter().enumerate().filter(fits).map(score).min() {
@@ -266,11 +317,13 @@ proptest! {
 
     #[test]
     fn loops_obey(ops in prop::collection::vec(op(), 1..60), room in prop_oneof![Just(20_000usize), 3usize..12]) {
-        let mut world = World::new(&["n0", "n1"]);
+        let mut world = world(&["n0", "n1"]);
+        let mut history = History::default();
         world.room = room;
         for op in &ops {
             perform(&mut world, op);
             check_loops(&world);
+            history.check(&world.view(), world.now);
             if matches!(op, Op::Pass) && room == 20_000 {
                 check_bounds(&world);
             }
@@ -286,7 +339,7 @@ proptest! {
 
     #[test]
     fn scheduler_agrees_with_its_dumb_twin(ops in prop::collection::vec(op(), 1..40)) {
-        let mut world = World::new(&["n0", "n1", "n2"]);
+        let mut world = world(&["n0", "n1", "n2"]);
         for op in &ops {
             perform(&mut world, op);
         }

@@ -7,7 +7,7 @@
 
 mod message;
 
-pub use message::{Effect, Input, Proposal, SessionInput};
+pub use message::{Effect, Input, NetworkReport, Proposal, SessionInput};
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use swarm_types::id::{IdSource, NodeId, Seed, SessionId, TaskId};
+use swarm_types::network_set::NetworkProblem;
 use swarm_types::node::NodeState;
 use swarm_types::task::TaskStatus;
 use swarm_types::time::Timestamp;
@@ -22,7 +23,9 @@ use swarm_types::time::Timestamp;
 use crate::allocator::Allocator;
 use crate::context::Context;
 use crate::control_loop::{ControlLoop, Wake};
-use crate::dispatcher::{Assignments, Close, Delivery, Registration, Sessions, Statuses, Verdict};
+use crate::dispatcher::{
+    Assignments, Close, Delivery, Networks, NetworksDelivery, Registration, Sessions, Statuses, Verdict,
+};
 use crate::enforcer::Enforcer;
 use crate::orchestrator::Orchestrator;
 use crate::plan::Plan;
@@ -64,6 +67,7 @@ pub struct Leader {
     sessions: Sessions,
     statuses: Statuses,
     assignments: Assignments,
+    networks: Networks,
     rooms: Vec<Room>,
     /// Loops that panicked, and what they said. They stay out for this term.
     parked: BTreeMap<&'static str, String>,
@@ -93,6 +97,7 @@ impl Leader {
             sessions: Sessions::new(view, now),
             statuses: Statuses::restore(view),
             assignments: Assignments::default(),
+            networks: Networks::new(view, now),
             rooms: Vec::new(),
             parked: BTreeMap::new(),
             ids: IdSource::new(seed),
@@ -121,6 +126,7 @@ impl Leader {
         if self.due && !self.in_flight && self.now >= self.pause_until {
             self.pass(view, &mut effects);
         }
+        self.release(&mut effects);
         self.close_sessions(&mut effects);
         self.tell_wake(&mut effects);
         effects
@@ -128,7 +134,7 @@ impl Leader {
 
     fn take(&mut self, view: &View, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Committed { events, own } => self.committed(&events, own, effects),
+            Input::Committed { events, own } => self.committed(view, &events, own, effects),
             Input::Refused => {
                 self.refusals += 1;
                 if self.refusals >= REFUSALS {
@@ -145,13 +151,16 @@ impl Leader {
                 self.due = true;
             }
             Input::Session(node, input) => self.session(view, node, input, effects),
+            Input::NetworkStatus(node, session, report) => {
+                self.network_status(view, node, session, report, effects);
+            }
             Input::Statuses(node, session, statuses) => {
                 self.take_statuses(view, node, session, statuses, effects);
             }
         }
     }
 
-    fn committed(&mut self, events: &[Event], own: bool, effects: &mut Vec<Effect>) {
+    fn committed(&mut self, view: &View, events: &[Event], own: bool, effects: &mut Vec<Effect>) {
         if own {
             self.in_flight = false;
             self.refusals = 0;
@@ -159,7 +168,13 @@ impl Leader {
         for event in events {
             self.sessions.observe(event);
             self.statuses.observe(event);
-            self.assignments.observe(event);
+            self.networks.observe(event);
+        }
+        // What a task needs of the networks is told before the task, and that others are to leave it
+        // alone before that it is to stop.
+        effects.extend(self.networks.flush(view, self.now).into_iter().map(send_networks));
+        for event in events {
+            self.assignments.observe(event, |task| self.networks.keep_back(task));
         }
         observe_all(&mut self.rooms, &mut self.parked, events);
         effects.extend(self.assignments.flush().into_iter().map(send));
@@ -187,7 +202,13 @@ impl Leader {
             SessionInput::Registered { session, description, addr } => {
                 let with = Registration { session, description, addr };
                 if self.sessions.register(view, node, with, self.now) {
-                    effects.push(send(self.assignments.register(view, node, session)));
+                    effects.push(send_networks(self.networks.register(view, node, session)));
+                    let kept_back = |task: &TaskId| self.networks.is_kept_back(task);
+                    let (delivery, kept) = self.assignments.register(view, node, session, kept_back);
+                    for task in &kept {
+                        self.networks.keep_back(task);
+                    }
+                    effects.push(send(delivery));
                 }
                 self.due = true;
             }
@@ -197,6 +218,7 @@ impl Leader {
             SessionInput::Ended { session, goodbye } => {
                 if self.sessions.ended(node, session, goodbye) {
                     self.assignments.ended(&node, session);
+                    self.networks.ended(&node, session);
                     self.due |= goodbye;
                 }
             }
@@ -220,6 +242,34 @@ impl Leader {
                 Verdict::NoSuchTask => self.assignments.forget(&node, task),
                 Verdict::Passing | Verdict::Ignored => {}
             }
+        }
+        effects.extend(self.assignments.flush().into_iter().map(send));
+    }
+
+    fn network_status(
+        &mut self,
+        view: &View,
+        node: NodeId,
+        session: SessionId,
+        report: NetworkReport,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.sessions.seen(node, session, self.now) {
+            return;
+        }
+        if let Some(description) = report.description {
+            self.due |= self.sessions.describe_network(&node, description);
+        }
+        if self.networks.applied(&node, session, report.applied, report.problems.clone()) {
+            effects.push(Effect::NetworkProblems(node, report.problems));
+        }
+        effects.extend(self.networks.confirm_keys(view).into_iter().map(send_networks));
+    }
+
+    /// Tells nodes of tasks that were kept back and need not be any longer.
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        for task in self.networks.take_released(self.now) {
+            self.assignments.update(task);
         }
         effects.extend(self.assignments.flush().into_iter().map(send));
     }
@@ -260,6 +310,7 @@ impl Leader {
     fn close_sessions(&mut self, effects: &mut Vec<Effect>) {
         for Close { node, session, reason } in self.sessions.take_closes() {
             self.assignments.ended(&node, session);
+            self.networks.ended(&node, session);
             effects.push(Effect::Close(node, session, reason));
         }
     }
@@ -271,7 +322,8 @@ impl Leader {
             Wake::At(at) if !self.in_flight => Some(at.max(self.pause_until)),
             Wake::At(_) | Wake::Now | Wake::Never => None,
         };
-        let all = [at, paused.then_some(self.pause_until), self.sessions.next_deadline()];
+        let sessions = self.sessions.next_deadline();
+        let all = [at, paused.then_some(self.pause_until), sessions, self.networks.next_deadline()];
         let next = all.into_iter().flatten().min();
         if next != self.told_wake {
             self.told_wake = next;
@@ -292,6 +344,10 @@ impl Leader {
     pub fn misses_a_node(&self, view: &View) -> bool {
         view.nodes().any(|n| n.status.state == NodeState::Ready && !self.sessions.has(&n.id))
     }
+    /// What a node could not do of its networks, as it said last.
+    pub fn network_problems(&self, node: &NodeId) -> &[NetworkProblem] {
+        self.networks.problems(node)
+    }
     /// Nodes that have a session, and which.
     pub fn sessions(&self) -> impl Iterator<Item = (&NodeId, SessionId)> {
         self.sessions.nodes()
@@ -300,6 +356,10 @@ impl Leader {
     pub fn is_in_flight(&self) -> bool {
         self.in_flight
     }
+}
+
+fn send_networks(delivery: NetworksDelivery) -> Effect {
+    Effect::SendNetworks(delivery.node, delivery.session, delivery.message)
 }
 
 fn send(delivery: Delivery) -> Effect {
@@ -360,5 +420,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod networks;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ pub mod scheduler;
 
 pub mod reaper;
 
+pub mod pace;
+
 pub mod dispatcher;
 pub mod role;
 

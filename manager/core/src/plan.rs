@@ -10,6 +10,7 @@ use std::ops::Deref;
 
 use swarm_types::cluster::Cluster;
 use swarm_types::id::{NodeId, TaskId};
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -77,6 +78,10 @@ impl Plan {
     /// Creates or updates a node; see [`Plan::put_cluster`].
     pub fn put_node(&mut self, node: Node, reason: Reason) -> bool {
         self.write(Key::Node(node.id), reason, |draft| draft.put_node(node))
+    }
+    /// Creates or updates a network; see [`Plan::put_cluster`].
+    pub fn put_network(&mut self, network: Network, reason: Reason) -> bool {
+        self.write(Key::Network(network.id), reason, |draft| draft.put_network(network))
     }
     /// Creates or updates a service; see [`Plan::put_cluster`].
     pub fn put_service(&mut self, service: Service, reason: Reason) -> bool {

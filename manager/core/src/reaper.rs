@@ -1,7 +1,7 @@
 //! Reaper: which tasks may be forgotten.
 //!
 //! Reads:   tasks, nodes, the cluster's history limit.
-//! Writes:  deletions of tasks.
+//! Writes:  deletions of tasks; Network.released of the addresses that they had.
 //! Never:   forgets a task that may still run.
 //! Start:   [`Reaper::plan`], [`forgettable`].
 //!
@@ -17,6 +17,7 @@ use swarm_types::task::Task;
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
 
+use crate::allocator::address::Releases;
 use crate::context::Context;
 use crate::control_loop::{ControlLoop, Wake};
 use crate::orchestrator::slot::{Slot, key_of};
@@ -72,17 +73,29 @@ impl ControlLoop for Reaper {
             self.dirty.insert((service, key));
         }
         let limit = plan.cluster().map_or(defaults::TASK_HISTORY_LIMIT, |c| c.spec.task_history_limit);
+        // One write for each network, with the tasks in one transaction: else a leader that comes
+        // between would give their addresses to others at once.
+        let mut releases = Releases::default();
+        let mut full = false;
         while let Some((service, key)) = self.dirty.pop_first() {
             if plan.is_full() {
                 self.dirty.insert((service, key));
-                return Wake::Now;
+                full = true;
+                break;
             }
             let slot = Slot::read(plan, &service, key);
             let verdict = forgettable(plan, &slot, limit, ctx.now);
             for task in verdict.now {
+                releases.add_task(&task, ctx.now);
                 plan.delete_task(&task.id, Reason::HistoryFull);
             }
             self.timers.extend(verdict.later.map(|at| (at, service, key)));
+        }
+        for network in releases.networks(plan, ctx.now) {
+            plan.put_network(network, Reason::AddressesReleased);
+        }
+        if full {
+            return Wake::Now;
         }
         self.timers.first().map_or(Wake::Never, |(at, ..)| Wake::At(*at))
     }

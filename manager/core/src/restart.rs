@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::control_loop::{ControlLoop, Wake};
 use crate::enforcer::unfit;
 use crate::orchestrator::dirty::is_dirty;
-use crate::orchestrator::new_task::{Start, replace, tell};
+use crate::orchestrator::new_task::{Start, keeps_old_spec, replace, tell};
 use crate::orchestrator::slot::{Slot, key_of};
 use crate::plan::Plan;
 use crate::reason::Reason;
@@ -153,6 +153,9 @@ fn look(plan: &mut Plan, ctx: &mut Context<'_>, service: &ServiceId, key: SlotKe
     let service = plan.service(service).cloned()?;
     let slot = Slot::read(plan, &service.id, key);
     let ended: Vec<_> = slot.wanted().filter(|t| t.status.state.is_terminal()).cloned().collect();
+    // An update may have put two tasks into the slot, and both may end at once (their node lost its
+    // power): one of them is answered. While the update is paused that is the one it spared.
+    let heir = if keeps_old_spec(&service) { ended.first() } else { ended.last() }.map(|t| t.id);
     let mut later = None;
     for task in &ended {
         // It was refused while it waited for its delay. Without this, a template that nobody can
@@ -161,7 +164,7 @@ fn look(plan: &mut Plan, ctx: &mut Context<'_>, service: &ServiceId, key: SlotKe
             later = Some(task.start_after);
             continue;
         }
-        let other = slot.wanted().any(|t| t.id != task.id && t.is_live());
+        let other = Some(task.id) != heir || slot.wanted().any(|t| t.is_live());
         answer(plan, ctx, &service, task, other);
     }
     let slot = if ended.is_empty() { slot } else { Slot::read(plan, &service.id, key) };

@@ -8,6 +8,10 @@
 //! *Promotion*: the role first, so that the node gets a manager's certificate; with it the node
 //! itself asks to join the group, for it knows its address. *Demotion*: out of the group first, then
 //! the role, so that nobody counts on a member that may not speak.
+//!
+//! Who is a member is asked of the group, never of what is written down at the node: a node may be
+//! taken into the group at the moment in which it is demoted, or removed from the cluster. Such a
+//! *stray* leaves the group as soon as it is seen.
 
 use swarm_types::id::NodeId;
 use swarm_types::node::{ManagerMembership, Node, Role};
@@ -19,6 +23,8 @@ use crate::store::{Draft, View};
 pub struct Member {
     /// Its number in the group.
     pub raft_id: u64,
+    /// Its node.
+    pub node: NodeId,
     /// It is a voter; a learner, which is not yet one, becomes one by itself.
     pub votes: bool,
     /// It answered lately.
@@ -50,10 +56,11 @@ pub enum RoleStep {
 /// who has not must wait for other managers to answer.
 ///
 /// `all_here` says that no node is missed (see [`crate::leader::Leader::misses_a_node`]). While one is,
-/// no manager is let go: that node may know no other, and would never find the cluster again.
+/// no manager is let go: that node may know no other, and would have to ask its way.
 pub fn next_step(view: &View, members: &[Member], all_here: bool) -> Option<RoleStep> {
-    let differs = view.nodes().filter(|node| node.spec.role != node.role || is_leftover(node));
-    differs.filter_map(|node| step(node, members)).find(|step| all_here || !lets_go(step))
+    let of_nodes = view.nodes().filter_map(|node| step(node, members));
+    let of_strays = members.iter().filter(|m| view.node(&m.node).is_none()).filter_map(|m| leave(m, members));
+    of_nodes.chain(of_strays).find(|step| all_here || !lets_go(step))
 }
 
 fn lets_go(step: &RoleStep) -> bool {
@@ -63,24 +70,27 @@ fn lets_go(step: &RoleStep) -> bool {
     }
 }
 
-/// A worker that is still written down as a member.
-fn is_leftover(node: &Node) -> bool {
-    node.spec.role == Role::Worker && node.manager.is_some()
-}
-
 fn step(node: &Node, members: &[Member]) -> Option<RoleStep> {
     if node.spec.role == Role::Manager {
-        return Some(RoleStep::SetRole(node.id, Role::Manager));
+        return (node.role == Role::Worker).then_some(RoleStep::SetRole(node.id, Role::Manager));
     }
-    let raft_id = node.manager.as_ref().map(|manager| manager.raft_id);
-    let Some(member) = members.iter().find(|member| Some(member.raft_id) == raft_id) else {
-        return Some(RoleStep::SetRole(node.id, Role::Worker));
-    };
+    match members.iter().find(|member| member.node == node.id) {
+        Some(member) => leave(member, members),
+        // A worker that is still written down as a member is written anew.
+        None if node.role == Role::Manager || node.manager.is_some() => {
+            Some(RoleStep::SetRole(node.id, Role::Worker))
+        }
+        None => None,
+    }
+}
+
+/// How a member leaves the group, if the others can do without it.
+fn leave(member: &Member, members: &[Member]) -> Option<RoleStep> {
     if !keeps_quorum(members, member.raft_id) {
         return None;
     }
     if !member.leads {
-        return Some(RoleStep::RemoveMember { node: node.id, raft_id: member.raft_id });
+        return Some(RoleStep::RemoveMember { node: member.node, raft_id: member.raft_id });
     }
     let mut others = members.iter().filter(|other| other.votes && other.answers && !other.leads);
     others.next().map(|other| RoleStep::TransferLeadership { to: other.raft_id })
@@ -121,8 +131,10 @@ mod tests {
     use swarm_types::time::Timestamp;
 
     fn members(answers: &[bool]) -> Vec<Member> {
-        let member =
-            |(raft_id, &answers): (u64, &bool)| Member { raft_id, votes: true, answers, leads: raft_id == 1 };
+        let member = |(raft_id, &answers): (u64, &bool)| {
+            let node = NodeId::new(format!("m{raft_id}"));
+            Member { raft_id, node, votes: true, answers, leads: raft_id == 1 }
+        };
         (1..).zip(answers).map(member).collect()
     }
 
@@ -187,6 +199,35 @@ mod tests {
         assert_eq!(next_step(&draft, &group, true), Some(remove));
         group[1].answers = false;
         assert_eq!(next_step(&draft, &group, true), Some(remove), "nobody needs its voice");
+    }
+
+    /// `JoinGroup` asks for the role before the change of members commits: a demotion, or `node rm`, may
+    /// come in between.
+    #[test]
+    fn a_member_that_is_no_manager_leaves_the_group() {
+        let learner =
+            |name: &str| Member { raft_id: 3, node: name.into(), votes: false, answers: false, leads: false };
+        for name in ["w", "gone"] {
+            let mut group = members(&[true; 2]);
+            group.push(learner(name));
+            let remove = RoleStep::RemoveMember { node: name.into(), raft_id: 3 };
+            assert_eq!(next_step(&draft(2, |_| ()), &group, true), Some(remove), "a learner");
+            group[2].votes = true;
+            assert_eq!(next_step(&draft(2, |_| ()), &group, true), Some(remove), "a voter");
+        }
+    }
+
+    /// Its membership was not written down yet when it was demoted.
+    #[test]
+    fn a_demoted_node_is_looked_for_in_the_group_itself() {
+        let unnoted = |node: &mut Node| {
+            if node.id == "m2".into() {
+                node.manager = None;
+                node.spec.role = Role::Worker;
+            }
+        };
+        let remove = RoleStep::RemoveMember { node: "m2".into(), raft_id: 2 };
+        assert_eq!(next_step(&draft(3, unnoted), &members(&[true; 3]), true), Some(remove));
     }
 
     #[test]

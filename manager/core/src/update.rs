@@ -15,6 +15,7 @@ mod progress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use swarm_types::endpoint::Port;
 use swarm_types::id::ServiceId;
 use swarm_types::node::Node;
 use swarm_types::policy::{FailureAction, UpdateOrder};
@@ -26,6 +27,7 @@ use swarm_types::time::Timestamp;
 use progress::Outdated;
 pub use progress::Progress;
 
+use crate::allocator::port::collide;
 use crate::context::Context;
 use crate::control_loop::{ControlLoop, Wake};
 use crate::orchestrator::dirty::is_dirty;
@@ -221,7 +223,13 @@ fn take(plan: &mut Plan, ctx: &mut Context<'_>, service: &Service, slot: &Outdat
         replace(plan, ctx, service, old, Start::Now, Attempt::default(), Reason::SpecChanged);
         return;
     }
-    match service.spec.update.order {
+    // Two tasks cannot have one port of a node: the new one would wait for the old one for ever.
+    let shared = |new: &Port| old.spec.host_ports.iter().any(|port| collide(new, port));
+    let order = match service.spec.task.host_ports.iter().any(shared) {
+        true => UpdateOrder::StopFirst,
+        false => service.spec.update.order,
+    };
+    match order {
         UpdateOrder::StopFirst => {
             let start = Start::After(ctx.now);
             replace(plan, ctx, service, old, start, Attempt::default(), Reason::SpecChanged);
@@ -302,3 +310,6 @@ fn fail(plan: &mut Plan, ctx: &Context<'_>, service: &Service, started_at: Times
     put_status(plan, service, UpdateStatus { state, started_at, completed_at: Timestamp::ZERO, message });
     Next::Nothing
 }
+
+#[cfg(test)]
+mod tests;

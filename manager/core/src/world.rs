@@ -17,16 +17,17 @@ use swarm_types::task_state::TaskState;
 use swarm_types::testing;
 use swarm_types::time::Timestamp;
 
+use crate::allocator::Allocator;
 use crate::context::Context;
+use crate::control;
 use crate::control_loop::{ControlLoop, Wake};
 use crate::enforcer::Enforcer;
 use crate::orchestrator::Orchestrator;
 use crate::plan::Plan;
 use crate::reaper::Reaper;
-use crate::reason::Reason;
 use crate::restart::Restart;
 use crate::scheduler::Scheduler;
-use crate::store::{Draft, Event, Object, Store, Transaction, View};
+use crate::store::{Draft, Event, Store, Transaction, View};
 use crate::update::Update;
 
 /// The loops, in the order of a pass.
@@ -36,6 +37,7 @@ pub(crate) struct Loops {
     pub(crate) orchestrator: Orchestrator,
     pub(crate) restart: Restart,
     pub(crate) update: Update,
+    pub(crate) allocator: Allocator,
     pub(crate) scheduler: Scheduler,
     pub(crate) reaper: Reaper,
 }
@@ -47,6 +49,7 @@ impl Loops {
             orchestrator: Orchestrator::restore(view),
             restart: Restart::restore(view),
             update: Update::restore(view),
+            allocator: Allocator::restore(view),
             scheduler: Scheduler::restore(view),
             reaper: Reaper::restore(view),
         }
@@ -61,6 +64,7 @@ impl Loops {
         f(&mut self.orchestrator);
         f(&mut self.restart);
         f(&mut self.update);
+        f(&mut self.allocator);
         f(&mut self.scheduler);
         f(&mut self.reaper);
     }
@@ -70,18 +74,14 @@ impl Loops {
 trait Loop {
     fn observe(&mut self, event: &Event);
     fn plan(&mut self, plan: &mut Plan, ctx: &mut Context<'_>) -> Wake;
-    fn is_scheduler(&self) -> bool;
 }
 
-impl<L: ControlLoop + 'static> Loop for L {
+impl<L: ControlLoop> Loop for L {
     fn observe(&mut self, event: &Event) {
         ControlLoop::observe(self, event);
     }
     fn plan(&mut self, plan: &mut Plan, ctx: &mut Context<'_>) -> Wake {
         ControlLoop::plan(self, plan, ctx)
-    }
-    fn is_scheduler(&self) -> bool {
-        std::any::TypeId::of::<L>() == std::any::TypeId::of::<Scheduler>()
     }
 }
 
@@ -159,8 +159,11 @@ impl World {
         });
     }
 
-    /// Creates or updates a service as the control room does.
-    pub(crate) fn service(&mut self, spec: ServiceSpec) -> ServiceId {
+    /// Creates or updates a service as the control room does, but for what it denies.
+    pub(crate) fn service(&mut self, mut spec: ServiceSpec) -> ServiceId {
+        let mut draft = Draft::new(self.view(), self.now);
+        let own = self.view().service_by_name(&spec.annotations.name).map(|s| s.id).unwrap_or_default();
+        let _denied = control::reach::complete(&mut draft, &own, &mut spec);
         let name = spec.annotations.name.clone();
         let old = self.view().service_by_name(&name).cloned();
         let service = match old {
@@ -189,9 +192,6 @@ impl World {
         let mut ctx = Context { now: self.now, ids: &mut self.ids };
         let mut wake = Wake::Never;
         self.loops.each(|l| {
-            if l.is_scheduler() {
-                allocate(&mut plan);
-            }
             let fresh = plan.fresh().to_vec();
             fresh.iter().for_each(|e| l.observe(e));
             wake = wake.min(l.plan(&mut plan, &mut ctx));
@@ -323,23 +323,4 @@ impl World {
 
 pub(crate) fn runs(task: &Task) -> bool {
     task.desired_state == TaskState::Running && task.status.state == TaskState::Running
-}
-
-/// NEW -> PENDING, as the allocator does it.
-fn allocate(plan: &mut Plan) {
-    let new = |t: &&Arc<Task>| t.status.state == TaskState::New && t.is_wanted();
-    let tasks: Vec<Arc<Task>> = plan.fresh().iter().filter_map(fresh_task).filter(new).cloned().collect();
-    for task in tasks {
-        let mut task = Task::clone(plan.task(&task.id).unwrap_or(&task));
-        task.status.state = TaskState::Pending;
-        task.status.message = "pending task scheduling".into();
-        plan.put_task(task, Reason::Allocated);
-    }
-}
-
-fn fresh_task(event: &Event) -> Option<&Arc<Task>> {
-    match event.now() {
-        Some(Object::Task(task)) => Some(task),
-        _ => None,
-    }
 }

@@ -3,12 +3,14 @@
 
 mod cluster;
 mod image;
+mod network;
 mod node;
 mod service;
 mod task;
 
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
 use swarm_manager_core::store::View;
 use swarm_proto::v1;
 use tonic::{Request, Response, Status, Streaming};
@@ -50,6 +52,7 @@ impl v1::control_server::Control for ControlApi {
     type LoadImageStream = ProgressStream;
     type PullImageStream = ProgressStream;
     type RemoveImageStream = ProgressStream;
+    type CheckNetworksStream = BoxStream<'static, Result<v1::NodeNetworkCheck, Status>>;
 
     async fn get_cluster(&self, _: Request<v1::GetClusterRequest>) -> Answer<v1::GetClusterResponse> {
         answer(cluster::get(&self.view().await?))
@@ -110,29 +113,27 @@ impl v1::control_server::Control for ControlApi {
     }
     async fn create_network(
         &self,
-        _r: Request<v1::CreateNetworkRequest>,
+        r: Request<v1::CreateNetworkRequest>,
     ) -> Answer<v1::CreateNetworkResponse> {
-        Err(tonic::Status::unimplemented("networks"))
+        answer(network::create(&self.shared, r.into_inner()).await)
     }
-    async fn list_networks(&self, _r: Request<v1::ListNetworksRequest>) -> Answer<v1::ListNetworksResponse> {
-        Err(tonic::Status::unimplemented("networks"))
+    async fn list_networks(&self, _: Request<v1::ListNetworksRequest>) -> Answer<v1::ListNetworksResponse> {
+        answer(Ok(network::list(&self.view().await?)))
     }
-    async fn get_network(&self, _r: Request<v1::GetNetworkRequest>) -> Answer<v1::GetNetworkResponse> {
-        Err(tonic::Status::unimplemented("networks"))
+    async fn get_network(&self, r: Request<v1::GetNetworkRequest>) -> Answer<v1::GetNetworkResponse> {
+        answer(network::get(&self.shared, &self.view().await?, &r.into_inner()))
     }
     async fn remove_network(
         &self,
-        _r: Request<v1::RemoveNetworkRequest>,
+        r: Request<v1::RemoveNetworkRequest>,
     ) -> Answer<v1::RemoveNetworkResponse> {
-        Err(tonic::Status::unimplemented("networks"))
+        answer(network::remove(&self.shared, r.into_inner()).await)
     }
-    type CheckNetworksStream =
-        futures::stream::BoxStream<'static, Result<v1::NodeNetworkCheck, tonic::Status>>;
     async fn check_networks(
         &self,
-        _r: Request<v1::CheckNetworksRequest>,
+        r: Request<v1::CheckNetworksRequest>,
     ) -> Answer<Self::CheckNetworksStream> {
-        Err(tonic::Status::unimplemented("networks"))
+        answer(network::check(&self.shared, &self.view().await?, &r.into_inner()))
     }
     async fn list_tasks(&self, r: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
         answer(task::list(&self.shared, &self.view().await?, &r.into_inner()))

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::{Stream, StreamExt};
-use swarm_manager_core::leader::{Input, SessionInput};
+use swarm_manager_core::leader::{Input, NetworkReport, SessionInput};
 use swarm_proto::{CHUNK_BYTES, v1};
 use swarm_types::id::{NodeId, SessionId, TaskId};
 use swarm_types::task::TaskStatus;
@@ -158,6 +158,10 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
     async fn session(&self, request: Request<v1::SessionRequest>) -> Result<Response<SessionStream>, Status> {
         let node = caller(&request)?;
         self.must_lead()?;
+        // A session begins with the whole set of the node's tasks, and what is not in it is stopped. One that led
+        // yesterday and was asleep since must not say it: it has to be heard by a majority now.
+        self.shared.barrier().await?;
+        self.must_lead()?;
         let remote = request.extensions().get::<Peer>().and_then(|p| p.remote);
         let description = request.into_inner().description;
         let description = description.ok_or_else(|| Status::invalid_argument("description: missing"))?;
@@ -210,7 +214,14 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
         &self,
         request: Request<v1::UpdateNetworkStatusRequest>,
     ) -> Result<Response<v1::UpdateNetworkStatusResponse>, Status> {
-        let (_node, _session) = self.session_of(&request, &request.get_ref().session_id)?;
+        let (node, session) = self.session_of(&request, &request.get_ref().session_id)?;
+        let v1::UpdateNetworkStatusRequest { applied, problems, description, .. } = request.into_inner();
+        let report = NetworkReport {
+            applied,
+            problems: problems.into_iter().map(Into::into).collect(),
+            description: description.map(TryInto::try_into).transpose().map_err(malformed)?,
+        };
+        self.shared.leader.tell(Input::NetworkStatus(node, session, report));
         Ok(Response::new(v1::UpdateNetworkStatusResponse {}))
     }
 

@@ -12,6 +12,8 @@ use swarm_manager_core::reason::Reason;
 use swarm_manager_core::store::{Event, Key, Object};
 use swarm_manager_raft::node::ProposeError;
 use swarm_proto::v1::session_message::Message;
+use swarm_types::id::NodeId;
+use swarm_types::network_set::NetworkProblem;
 use swarm_types::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -98,6 +100,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         shared.sessions.close_all("this manager does not lead any more");
         shared.commands.clear();
         shared.passing.clear();
+        shared.network_problems.clear();
     }
 }
 
@@ -186,8 +189,11 @@ impl Driver {
                     }
                 }
                 Some(()) = wake => {
-                    self.wake = None;
-                    self.handle(Input::Tick);
+                    // The cluster's time may pass slower than the runtime's (see `core::pace`).
+                    if self.wake.is_some_and(|at| at <= self.shared.now()) {
+                        self.wake = None;
+                        self.handle(Input::Tick);
+                    }
                 }
                 Some(_) = self.steps.join_next() => self.roles_due = true,
                 changed = members.changed() => {
@@ -217,6 +223,10 @@ impl Driver {
             Effect::Send(node, session, message) => {
                 self.shared.sessions.tell(&node, &session, Message::Assignments((&message).into()));
             }
+            Effect::SendNetworks(node, session, message) => {
+                self.shared.sessions.tell(&node, &session, Message::Networks((&message).into()));
+            }
+            Effect::NetworkProblems(node, problems) => self.network_problems(node, problems),
             Effect::Close(node, session, reason) => {
                 let why = close_words(reason);
                 tracing::info!(node.id = %node, reason = why, "session closed");
@@ -224,6 +234,17 @@ impl Driver {
             }
             Effect::WakeAt(at) => self.wake = Some(at),
         }
+    }
+
+    fn network_problems(&self, node: NodeId, problems: Vec<NetworkProblem>) {
+        for problem in &problems {
+            let (subject, text) = (&problem.subject, &problem.text);
+            tracing::warn!(node.id = %node, subject, problem = text, "a node's networks are not as wanted");
+        }
+        if problems.is_empty() {
+            tracing::info!(node.id = %node, "the node's networks are as wanted again");
+        }
+        self.shared.network_problems.note(node, problems);
     }
 
     fn propose(&mut self, proposal: Proposal) {

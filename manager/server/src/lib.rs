@@ -16,6 +16,7 @@ pub mod images;
 pub mod leader;
 pub mod logs;
 pub mod manager;
+mod network_problems;
 mod passing;
 pub mod peer;
 pub mod raft_api;

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use swarm_manager_core::context::Context;
 use swarm_manager_core::control::cluster::Founding;
 use swarm_manager_core::control::{self, Denied};
+use swarm_manager_core::pace::Pace;
 use swarm_manager_core::store::Draft;
 use swarm_manager_raft::node::{ProposeError, SnapshotPolicy, StartError};
 use swarm_manager_raft::{DataKey, RaftHandle, RaftNode, Settings as RaftSettings};
@@ -32,6 +33,7 @@ use crate::dispatcher::{DispatcherApi, Sessions};
 use crate::forward::{ForwardLayer, Leadership, Target};
 use crate::images::Transfers;
 use crate::leader::LeaderLine;
+use crate::network_problems::NetworkProblems;
 use crate::passing::Passing;
 use crate::raft_api::RaftApi;
 use crate::serve::{Calls, calls};
@@ -105,8 +107,10 @@ pub(crate) struct Shared {
     pub(crate) commands: CommandHub,
     pub(crate) transfers: Transfers,
     pub(crate) passing: Passing,
+    pub(crate) network_problems: NetworkProblems,
     pub(crate) leader: LeaderLine,
     ids: Mutex<IdSource>,
+    pace: Mutex<Pace>,
 }
 
 /// A certificate request and a token are a fraction of this.
@@ -117,9 +121,10 @@ const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_ATTEMPTS: usize = 50;
 
 impl Shared {
-    /// The time; never before the store's newest.
+    /// The cluster's time; never before the store's newest.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now().max(self.state.view().newest_time())
+        let mut pace = self.pace.lock().expect("no code panics while it reads the time");
+        pace.read(self.clock.now(), self.state.view().newest_time())
     }
 
     pub(crate) fn new_id(&self) -> String {
@@ -216,7 +221,12 @@ impl Shared {
             return Ok(known.member.raft_id);
         }
         if raft_id != 0 {
-            return Err(Status::failed_precondition("this manager was removed from the group: join it anew"));
+            // It will throw its log away: that must not be because a leader of yesterday does not know it.
+            self.barrier().await?;
+            if self.raft.status().members.iter().all(|m| m.member.node_id != node) {
+                return Err(Status::not_found("this manager was removed from the group: join it anew"));
+            }
+            return Err(Status::unavailable("the group changes"));
         }
         let member = self.raft.add_member(node, addr).await.map_err(|e| status::propose(&e))?;
         tracing::info!(node.id = %node, raft.id = member.raft_id, addr = member.address, "manager joined the group");
@@ -340,6 +350,7 @@ impl Manager {
             clock: settings.clock,
             peers: settings.peers,
             passing: Passing::new(state.clone()),
+            network_problems: NetworkProblems::default(),
             state,
             raft,
             sessions: Sessions::default(),
@@ -347,6 +358,7 @@ impl Manager {
             transfers,
             leader: line,
             ids: Mutex::new(IdSource::new(settings.seed)),
+            pace: Mutex::default(),
         });
         if let Start::Found(founding) = start {
             found(&shared, *founding).await?;

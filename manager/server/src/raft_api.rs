@@ -29,6 +29,16 @@ impl RaftApi {
         peer.map(|p| p.node).ok_or_else(|| Status::unauthenticated("managers call with their certificate"))
     }
 
+    fn must_be_manager(&self, node: &NodeId) -> Result<(), Status> {
+        let view = self.shared.state.view();
+        // One that is on its way out is none either.
+        let is_one = view.node(node).is_some_and(|n| n.role == Role::Manager && n.spec.role == Role::Manager);
+        match is_one {
+            true => Ok(()),
+            false => Err(Status::permission_denied(format!("node {node} is not a manager"))),
+        }
+    }
+
     fn is_member(&self, node: &NodeId, raft_id: u64) -> bool {
         let status = self.shared.raft.status();
         let known = status.members.iter().find(|m| m.member.raft_id == raft_id);
@@ -96,12 +106,11 @@ impl v1::raft_server::Raft for RaftApi {
         if node != caller && !forwarded {
             return Err(Status::permission_denied("a node joins for itself"));
         }
-        let view = self.shared.state.view();
-        let role = view.node(&node).map(|n| n.role);
-        if role != Some(Role::Manager) {
-            return Err(Status::permission_denied(format!("node {node} is not a manager")));
-        }
+        self.must_be_manager(&node)?;
         let raft_id = self.shared.add_member(node, request.addr, request.raft_id).await?;
+        // It may have been demoted while the change was on its way. Then it must not begin; the leader's
+        // role loop takes it out of the group again.
+        self.must_be_manager(&node)?;
         let status = self.shared.raft.status();
         let members = status.members.iter().map(|m| member_out(&m.member)).collect();
         Ok(Response::new(v1::JoinGroupResponse { raft_id, members }))

@@ -23,6 +23,7 @@ pub(crate) fn members(shared: &Shared) -> Vec<Member> {
     let all = status.members.iter();
     all.map(|m| Member {
         raft_id: m.member.raft_id,
+        node: m.member.node_id,
         votes: m.member.role == swarm_manager_raft::MemberRole::Voter,
         answers: m.reachable,
         leads: leader == Some(m.member.raft_id),

@@ -109,6 +109,7 @@ impl From<&SelfPart> for v1::SelfPart {
             entry: texts(&s.entry),
             data_port: s.data_port.into(),
             key_epoch: s.key_epoch,
+            keys: s.keys.clone(),
         }
     }
 }
@@ -123,6 +124,7 @@ impl TryFrom<v1::SelfPart> for SelfPart {
             entry: addrs(&s.entry, "entry")?,
             data_port: short(s.data_port, "data_port")?,
             key_epoch: s.key_epoch,
+            keys: s.keys,
         })
     }
 }

@@ -31,6 +31,8 @@ impl From<&TaskSpec> for v1::TaskSpec {
             placement: Some((&s.placement).into()),
             force_update: s.force_update,
             networks: s.networks.iter().map(Into::into).collect(),
+            host_ports: s.host_ports.iter().map(Into::into).collect(),
+            gateway: s.gateway,
         }
     }
 }
@@ -54,6 +56,8 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
             placement: nested(s.placement, "placement")?,
             force_update: s.force_update,
             networks: networks.map_err(|e| e.within("networks"))?,
+            host_ports: ports(s.host_ports)?,
+            gateway: s.gateway,
         })
     }
 }

@@ -8,7 +8,15 @@ use prost::Message;
 use swarm_types::assignment::{AssignmentChange, AssignmentsKind, AssignmentsMessage};
 use swarm_types::cluster::{Cluster, ClusterSpec};
 use swarm_types::container::{ContainerNetwork, Mount, MountKind, Propagation};
-use swarm_types::node::{Availability, ManagerMembership, Node, NodeState, Role};
+use swarm_types::endpoint::{Balance, Endpoint, EndpointMode, EndpointSpec, Port, Protocol, PublishMode};
+use swarm_types::network::{
+    Attachment, AttachmentSpec, Network, NetworkDriver, NetworkSpec, Subnet, SubnetSpec,
+};
+use swarm_types::network_set::{
+    NetworkChange, NetworkDifference, NetworkPart, NetworkProblem, NetworksMessage, Peer, SelfPart,
+    ServiceEndpoint, TaskEndpoint,
+};
+use swarm_types::node::{Availability, ManagerMembership, NetworkDescription, Node, NodeState, Role};
 use swarm_types::placement::{Constraint, Platform};
 use swarm_types::policy::{FailureAction, RestartCondition, UpdateOrder};
 use swarm_types::resources::{Limits, Resources};
@@ -50,7 +58,58 @@ fn full_spec() -> TaskSpec {
     spec.placement.constraints = vec![Constraint::parse("node.labels.zone!=a").unwrap()];
     spec.placement.platforms = vec![Platform { os: "linux".into(), architecture: "arm64".into() }];
     spec.placement.max_replicas_per_node = 9;
+    spec.networks = vec![AttachmentSpec {
+        network: "net".into(),
+        aliases: vec!["db".into()],
+        options: [("o".into(), "p".into())].into(),
+    }];
+    spec.host_ports = full_ports();
+    spec.gateway = true;
     spec
+}
+
+fn full_ports() -> Vec<Port> {
+    let port = |protocol, mode, host_ip| Port { protocol, target: 80, published: 8080, mode, host_ip };
+    vec![
+        port(Protocol::Udp, PublishMode::Host, Some("10.0.0.1".parse().unwrap())),
+        port(Protocol::Sctp, PublishMode::Ingress, Some("fd00::1".parse().unwrap())),
+        port(Protocol::Tcp, PublishMode::Ingress, None),
+    ]
+}
+
+fn full_network() -> Network {
+    let spec = NetworkSpec {
+        annotations: swarm_types::meta::Annotations { name: "web".into(), ..Default::default() },
+        driver: NetworkDriver::Macvlan,
+        subnets: vec![SubnetSpec {
+            subnet: "10.1.0.0/24".parse().unwrap(),
+            gateway: Some("10.1.0.9".parse().unwrap()),
+            range: Some("10.1.0.128/25".parse().unwrap()),
+            reserved: [("printer".into(), "10.1.0.200".parse().unwrap())].into(),
+        }],
+        ipv6: true,
+        internal: true,
+        attachable: true,
+        encrypted: false,
+        ingress: true,
+        mtu: 1400,
+        options: [("parent".into(), "eth0".into())].into(),
+    };
+    let subnet = |net: &str, gateway: &str| Subnet {
+        net: net.parse().unwrap(),
+        gateway: gateway.parse().unwrap(),
+        range: net.parse().unwrap(),
+        reserved: vec![gateway.parse().unwrap()],
+    };
+    Network {
+        id: "net".into(),
+        vni: 4097,
+        subnets: vec![subnet("10.1.0.0/24", "10.1.0.9"), subnet("fd00::/64", "fd00::1")],
+        released: [("10.1.0.7".parse().unwrap(), Timestamp(6)), ("fd00::7".parse().unwrap(), Timestamp(7))]
+            .into(),
+        spec,
+        ..Network::default()
+    }
 }
 
 fn full_task() -> Task {
@@ -75,8 +134,14 @@ fn full_task() -> Task {
             pid: 1,
             exit_code: -1,
             oom_killed: true,
+            ports: full_ports(),
         }),
     };
+    task.attachments = vec![Attachment {
+        network: "net".into(),
+        addrs: vec!["10.1.0.3".parse().unwrap(), "fd00::3".parse().unwrap()],
+        aliases: vec!["db".into()],
+    }];
     task
 }
 
@@ -86,6 +151,13 @@ fn full_service() -> Service {
     spec.update.order = UpdateOrder::StartFirst;
     spec.update.failure_action = FailureAction::Rollback;
     spec.update.max_failure_permille = 5;
+    spec.endpoint = EndpointSpec {
+        mode: EndpointMode::Dnsrr,
+        balance: Balance::Sticky,
+        weight_label: "weight".into(),
+        ports: full_ports(),
+    };
+    let vips = [("net".into(), vec!["10.1.0.2".parse().unwrap()])].into();
     Service {
         id: "s".into(),
         spec_version: 9,
@@ -97,6 +169,7 @@ fn full_service() -> Service {
             completed_at: Timestamp(2),
             message: "m".into(),
         }),
+        endpoint: Endpoint { ports: full_ports(), vips },
         ..Service::default()
     }
 }
@@ -109,7 +182,113 @@ fn full_node() -> Node {
     node.status.since = Timestamp(4);
     node.description.missing_controllers = vec!["pids".into()];
     node.manager = Some(ManagerMembership { raft_id: 7, addr: "a:1".into() });
+    (node.index, node.entry) = (65_000, vec!["10.255.0.3".parse().unwrap()]);
+    node.description.network = NetworkDescription {
+        keys: vec!["k1".into(), "k2".into()],
+        tunnel_port: 4790,
+        encryption: "user space".into(),
+        data_addr: Some("192.0.2.1".parse().unwrap()),
+    };
     node
+}
+
+/// One change of each kind, none with a default value.
+fn network_changes() -> Vec<NetworkChange> {
+    let entry = vec!["10.255.0.3".parse().unwrap(), "fd01::3".parse().unwrap()];
+    let own = SelfPart {
+        node: "n".into(),
+        index: 3,
+        addr: Some("192.0.2.1".parse().unwrap()),
+        entry: entry.clone(),
+        data_port: 7777,
+        key_epoch: 5,
+        keys: vec!["k3".into()],
+    };
+    let peer = Peer {
+        node: "m".into(),
+        index: 65_535,
+        addr: "192.0.2.2".parse().unwrap(),
+        entry,
+        keys: vec!["a".into(), "b".into()],
+        tunnel_port: 4790,
+    };
+    let part = NetworkPart {
+        id: "net".into(),
+        name: "web".into(),
+        driver: NetworkDriver::Bridge,
+        vni: 4098,
+        subnets: vec![("10.1.0.0/24".parse().unwrap(), "10.1.0.1".parse().unwrap())],
+        internal: true,
+        ingress: true,
+        encrypted: true,
+        mtu: 1300,
+        options: [("o".into(), "p".into())].into(),
+    };
+    let endpoint = TaskEndpoint {
+        task: "t".into(),
+        node: "n".into(),
+        service: "s".into(),
+        name: "web.3".into(),
+        addrs: vec!["10.1.0.5".parse().unwrap()],
+        serving: true,
+        weight: 7,
+    };
+    let service = ServiceEndpoint {
+        service: "s".into(),
+        name: "web".into(),
+        aliases: vec!["w".into()],
+        mode: EndpointMode::Dnsrr,
+        balance: Balance::Sticky,
+        vips: vec!["fd00::9".parse().unwrap()],
+        ports: full_ports(),
+    };
+    vec![
+        NetworkChange::PutSelf(Arc::new(own)),
+        NetworkChange::PutPeer(Arc::new(peer)),
+        NetworkChange::RemovePeer("m".into()),
+        NetworkChange::PutNetwork(Arc::new(part)),
+        NetworkChange::RemoveNetwork("net".into()),
+        NetworkChange::PutEndpoint("net".into(), Arc::new(endpoint)),
+        NetworkChange::RemoveEndpoint("net".into(), "t".into()),
+        NetworkChange::PutService("net".into(), Arc::new(service)),
+        NetworkChange::RemoveService("net".into(), "s".into()),
+    ]
+}
+
+#[test]
+fn networks_come_back_the_same() {
+    let network = full_network();
+    assert_eq!(Network::try_from(v1::Network::from(&network)).unwrap(), network);
+    for kind in [AssignmentsKind::Complete, AssignmentsKind::Incremental { applies_to: 3 }] {
+        let message = NetworksMessage { kind, results_in: 4, changes: network_changes() };
+        assert_eq!(NetworksMessage::try_from(v1::Networks::from(&message)).unwrap(), message);
+    }
+    let problem = NetworkProblem { subject: "port 80/tcp".into(), text: "taken".into() };
+    assert_eq!(NetworkProblem::from(v1::NetworkProblem::from(&problem)), problem);
+    let [place, what, how] = ["host", "route", "missing"].map(String::from);
+    let difference = NetworkDifference { place, what, how };
+    assert_eq!(NetworkDifference::from(v1::NetworkDifference::from(&difference)), difference);
+}
+
+#[test]
+fn broken_networks_are_named() {
+    let broken = |change: fn(&mut v1::Network)| {
+        let mut wire = v1::Network::from(&full_network());
+        change(&mut wire);
+        Network::try_from(wire).unwrap_err().field
+    };
+    assert_eq!(broken(|n| n.spec.as_mut().unwrap().driver = 9), "spec.driver");
+    assert_eq!(broken(|n| n.spec.as_mut().unwrap().subnets[0].subnet = "10.1".into()), "spec.subnets.subnet");
+    assert_eq!(broken(|n| n.subnets[0].gateway = "x".into()), "subnets.gateway");
+    assert_eq!(broken(|n| n.released = [("x".into(), 1)].into()), "released");
+    let broken = |change: fn(&mut v1::Port)| {
+        let mut wire = v1::Service::from(&full_service());
+        change(&mut wire.spec.as_mut().unwrap().endpoint.as_mut().unwrap().ports[0]);
+        Service::try_from(wire).unwrap_err().field
+    };
+    assert_eq!(broken(|p| p.published = 65_536), "spec.endpoint.ports.published");
+    assert_eq!(broken(|p| p.protocol = 9), "spec.endpoint.ports.protocol");
+    assert_eq!(broken(|p| p.host_ip = "x".into()), "spec.endpoint.ports.host_ip");
 }
 
 #[test]
@@ -124,6 +303,10 @@ fn objects_come_back_the_same() {
     cluster.root_ca.key_pem = "key".into();
     cluster.join_tokens.worker = "w".into();
     cluster.removed_nodes.insert("n".into(), Timestamp(5));
+    (cluster.key_epoch, cluster.key_epoch_at) = (3, Timestamp(9));
+    cluster.spec.address_pools = vec!["20.20.0.0/16".parse().unwrap(), "20.21.0.0/16".parse().unwrap()];
+    (cluster.spec.subnet_size, cluster.spec.data_path_port) = (25, 7777);
+    cluster.spec.key_rotation = Duration::from_secs(77);
     assert_eq!(Cluster::try_from(v1::Cluster::from(&cluster)).unwrap(), cluster);
     let message = AssignmentsMessage {
         kind: AssignmentsKind::Incremental { applies_to: 3 },
@@ -179,6 +362,8 @@ proptest! {
         if let Ok(m) = v1::Task::decode(&bytes[..]) { drop(Task::try_from(m)); }
         if let Ok(m) = v1::Service::decode(&bytes[..]) { drop(Service::try_from(m)); }
         if let Ok(m) = v1::Assignments::decode(&bytes[..]) { drop(AssignmentsMessage::try_from(m)); }
+        if let Ok(m) = v1::Network::decode(&bytes[..]) { drop(Network::try_from(m)); }
+        if let Ok(m) = v1::Networks::decode(&bytes[..]) { drop(NetworksMessage::try_from(m)); }
     }
 
     /// A message with one byte changed is refused or becomes an object; it never panics.

@@ -328,6 +328,11 @@ pub struct TaskSpec {
     pub force_update: u64,
     #[prost(message, repeated, tag = "7")]
     pub networks: ::prost::alloc::vec::Vec<AttachmentSpec>,
+    /// These two are written by managers.
+    #[prost(message, repeated, tag = "8")]
+    pub host_ports: ::prost::alloc::vec::Vec<Port>,
+    #[prost(bool, tag = "9")]
+    pub gateway: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerSpec {
@@ -1127,6 +1132,9 @@ pub struct InitRequest {
     /// Absent: defaults.
     #[prost(message, optional, tag = "4")]
     pub spec: ::core::option::Option<ClusterSpec>,
+    /// ip|interface for the traffic of networks; empty: the advertised one.
+    #[prost(string, tag = "5")]
+    pub data_path_addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InitResponse {
@@ -1149,6 +1157,9 @@ pub struct JoinRequest {
     pub listen_addr: ::prost::alloc::string::String,
     #[prost(enumeration = "Availability", tag = "5")]
     pub availability: i32,
+    /// ip|interface for the traffic of networks; empty: the advertised one.
+    #[prost(string, tag = "6")]
+    pub data_path_addr: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinResponse {
@@ -1795,6 +1806,9 @@ pub struct NodeEntry {
     /// Absent for workers.
     #[prost(message, optional, tag = "2")]
     pub manager: ::core::option::Option<ManagerStatus>,
+    /// What its kernel could not do of the networks.
+    #[prost(message, repeated, tag = "3")]
+    pub network_problems: ::prost::alloc::vec::Vec<NetworkProblem>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerStatus {
@@ -4556,6 +4570,8 @@ pub struct SelfPart {
     pub data_port: u32,
     #[prost(uint64, tag = "6")]
     pub key_epoch: u64,
+    #[prost(string, repeated, tag = "7")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Peer {

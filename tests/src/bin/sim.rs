@@ -43,6 +43,7 @@ fn many(seeds: u64) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let bad: Mutex<Vec<Outcome>> = Mutex::new(Vec::new());
+    let (resyncs, joined) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
             scope.spawn(|| {
@@ -52,6 +53,8 @@ fn many(seeds: u64) -> ExitCode {
                         return;
                     }
                     let outcome = run(base + n, false);
+                    resyncs.fetch_add(outcome.resyncs, Ordering::Relaxed);
+                    joined.fetch_add(outcome.joined as u64, Ordering::Relaxed);
                     if outcome.broken.is_some() {
                         println!("{outcome}");
                         bad.lock().expect("no thread panics while it holds this").push(outcome);
@@ -62,6 +65,8 @@ fn many(seeds: u64) -> ExitCode {
     });
     let bad = bad.into_inner().expect("no thread panics while it holds this").len();
     let took = began.elapsed();
+    let (resyncs, joined) = (resyncs.into_inner(), joined.into_inner());
+    println!("{resyncs} times an agent asked for its whole set anew, {joined} machines joined");
     println!("{seeds} seeds from {base}: {bad} broken, {:.1} seeds/s", seeds as f64 / took.as_secs_f64());
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

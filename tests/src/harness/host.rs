@@ -165,6 +165,7 @@ impl Host {
             advertise_addr: self.addr(),
             listen_addr: self.addr(),
             availability: v1::Availability::Active.into(),
+            ..v1::JoinRequest::default()
         };
         Ok(self.local().join(request).await?.into_inner())
     }

@@ -1,4 +1,6 @@
-//! A task is started once, on one node (task model: never restarted).
+//! A task is started once, on one node (task model: never restarted); also in another container, after the
+//! first was removed. Left out is a task whose container somebody removed by hand: see
+//! [`crate::sim::containers::Containers::vanish`].
 
 use std::collections::BTreeMap;
 

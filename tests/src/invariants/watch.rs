@@ -6,8 +6,8 @@ use swarm_types::task::Task;
 use swarm_types::task_state::TaskState;
 
 use super::{
-    no_acknowledged_write_lost, node_not_oversubscribed, quorum_never_given_away, slots_within_spec,
-    state_only_grows, stopped_before_forgotten, task_keeps_its_node,
+    no_acknowledged_write_lost, node_not_oversubscribed, ports_are_unique, quorum_never_given_away,
+    slots_within_spec, state_only_grows, stopped_before_forgotten, task_keeps_its_node,
 };
 use crate::sim::Sim;
 
@@ -22,8 +22,6 @@ pub struct Done<'a> {
     pub events: &'a [Event],
     /// Nothing was done: the store had changed since it was decided.
     pub refused: bool,
-    /// The version of the store that a leader decided it on, if known here.
-    pub base: Option<u64>,
 }
 
 impl Sim {
@@ -46,11 +44,15 @@ impl Sim {
         self.mix_applied(host, entry.index, data);
         let found = self.invariants.logs.applied(host, entry.index, entry.term, data);
         self.must("logs_agree", found);
-        let Some(Done { before, view, events, refused, base }) = done else { return };
+        let Some(Done { before, view, events, refused }) = done else { return };
         let found = self.invariants.stores.applied(host, entry.index, view);
         self.must("same_log_same_store", found);
         if first && !refused {
+            let base = self.invariants.plans.get(&(entry.term, entry.index)).copied();
             self.set_newest(view);
+            let found = self.invariants.addresses.check(view);
+            self.must("addresses_are_unique", found);
+            self.must("ports_are_unique", ports_are_unique::check(view));
             for event in events {
                 self.check_event(before, view, event, base);
             }
@@ -71,9 +73,9 @@ impl Sim {
             }
             Event::Deleted(Object::Task(task)) => {
                 let host = self.hosts.iter().position(|h| h.node == task.node);
-                let known = view.node(&task.node).is_some();
-                let runs = host.is_some_and(|h| known && self.is_running(h, &task.id));
-                self.must("stopped_before_forgotten", stopped_before_forgotten::check(task, runs));
+                let known = host.filter(|_| view.node(&task.node).is_some());
+                let found = stopped_before_forgotten::check(self, task, known);
+                self.must("stopped_before_forgotten", found);
             }
             Event::Created(_) | Event::Updated { .. } | Event::Deleted(_) => {}
         }

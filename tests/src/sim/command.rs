@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use swarm_manager_core::context::Context;
+use swarm_manager_core::control::cluster::Joining;
 use swarm_manager_core::control::{self, Denied, resolve};
 use swarm_manager_core::role::{self, Member};
 use swarm_manager_core::store::Draft;
 use swarm_types::id::NodeId;
+use swarm_types::network::NetworkSpec;
 use swarm_types::node::{Availability, ManagerMembership, NodeSpec, Role};
 use swarm_types::service::{Mode, ServiceSpec};
 use swarm_types::task::TaskSpec;
@@ -23,6 +25,8 @@ pub enum Command {
     },
     Rollback(String),
     Remove(String),
+    CreateNetwork(NetworkSpec),
+    RemoveNetwork(String),
     Node {
         name: String,
         change: NodeChange,
@@ -30,6 +34,12 @@ pub enum Command {
     RemoveNode {
         name: String,
         force: bool,
+    },
+    /// A machine shows a join token.
+    Join {
+        host: usize,
+        node: NodeId,
+        role: Role,
     },
     /// Of the leader's driver: a node has its role.
     SetRole(NodeId, Role),
@@ -91,6 +101,11 @@ impl Command {
                 let id = resolve::service(draft, name)?.id;
                 control::service::remove(draft, &id)
             }
+            Command::CreateNetwork(spec) => control::network::create(draft, spec.clone(), ctx).map(|_| ()),
+            Command::RemoveNetwork(name) => {
+                let id = resolve::network(draft, name)?.id;
+                control::network::remove(draft, &id)
+            }
             Command::Node { name, change } => {
                 let node = resolve::node(draft, name)?.clone();
                 let mut spec = node.spec.clone();
@@ -100,6 +115,10 @@ impl Command {
             Command::RemoveNode { name, force } => {
                 let id = resolve::node(draft, name)?.id;
                 control::node::remove(draft, &id, *force)
+            }
+            Command::Join { host, node, role } => {
+                let (availability, addr) = (Availability::Active, format!("10.0.0.{host}"));
+                control::cluster::join(draft, &Joining { node: *node, role: *role, availability, addr })
             }
             Command::SetRole(node, role) => {
                 role::set_role(draft, node, *role);
@@ -114,7 +133,8 @@ impl Command {
 }
 
 impl Change {
-    fn apply(&self, spec: &mut ServiceSpec) {
+    /// Makes the change.
+    pub fn apply(&self, spec: &mut ServiceSpec) {
         match self {
             Change::Replicas(n) => spec.mode = Mode::Replicated { replicas: *n },
             Change::Label(value) => {

@@ -25,6 +25,8 @@ pub struct Containers {
     /// By task.
     pub all: BTreeMap<TaskId, Container>,
     images: BTreeSet<String>,
+    /// How often each task was started, in all its containers.
+    started: BTreeMap<TaskId, u32>,
     /// Things fail at random, in a thousand.
     pub failing_permille: u64,
     /// Longest time of a pull in milliseconds.
@@ -107,7 +109,9 @@ impl Containers {
         match &container.state {
             FoundState::Created => {
                 container.state = FoundState::Running;
-                container.starts += 1;
+                let starts = self.started.entry(task).or_default();
+                *starts += 1;
+                container.starts = *starts;
             }
             FoundState::Running => {}
             FoundState::Exited(exit) => return Outcome::Ended(exit.clone()),
@@ -137,6 +141,13 @@ impl Containers {
             }
             None => Outcome::Ended(Exit { code: 137, at: now, ..Exit::default() }),
         }
+    }
+
+    /// Somebody removes a container by hand. If a power cut then takes its end from the node's journal before
+    /// a manager has heard of it, nobody knows that the task ever ran: it may be started once more.
+    pub fn vanish(&mut self, task: TaskId) -> bool {
+        self.started.remove(&task);
+        self.all.remove(&task).is_some()
     }
 
     /// A container ends by itself. True if it ran.

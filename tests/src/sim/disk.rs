@@ -34,6 +34,17 @@ impl Snapshot {
     }
 }
 
+/// How far a write had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Torn {
+    /// Nothing of it is on the disk.
+    Nothing,
+    /// The first part: the snapshot.
+    First,
+    /// All of it.
+    All,
+}
+
 /// What a manager wrote.
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -74,9 +85,24 @@ impl Disk {
         self.snapshot = snapshot;
         self.entries = self.entries.split_off(&(compacted + 1));
     }
-    /// The power went: what was not synced may be gone.
+    /// The process died: what it had not written yet is gone.
     pub fn lose_unsynced(&mut self) {
         self.written = self.synced;
+    }
+    /// The process died while it wrote, before anybody was told. A record of the log is on the disk whole or
+    /// not at all: a torn one does not verify and is dropped (`manager/raft/src/log/recover.rs`).
+    /// A snapshot may be there before the log next to it is.
+    pub fn tear(&mut self, ready: &Ready, snapshot: Option<Snapshot>, torn: Torn) {
+        match (torn, &ready.snapshot, snapshot) {
+            (Torn::Nothing, _, _) => {}
+            (Torn::First, Some(_), Some(snapshot)) => self.snapshot = snapshot,
+            (Torn::First, _, _) => {}
+            (Torn::All, _, snapshot) => self.write(ready, snapshot),
+        }
+    }
+    /// What was on the disk next to a newer snapshot is of no use.
+    pub fn reset_log(&mut self) {
+        self.entries.clear();
     }
     /// What a manager finds here when it starts.
     pub fn restored(&self) -> Restored {

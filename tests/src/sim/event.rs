@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use swarm_types::assignment::AssignmentsMessage;
 use swarm_types::id::{SessionId, TaskId};
+use swarm_types::network_set::NetworksMessage;
 use swarm_types::node::NodeDescription;
 use swarm_types::task::TaskStatus;
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
+use swarm_worker_core::networks::NetworkReport;
 use swarm_worker_core::observed::Exit;
 
 use super::command::{Answer, Command};
@@ -28,6 +30,8 @@ pub enum What {
     LeaderWake { host: Host, life: u64, at: Timestamp },
     /// The agent asked to be woken.
     AgentWake { host: Host, life: u64, at: Timestamp },
+    /// A kernel agrees with what it was asked for.
+    KernelAgrees { host: Host, life: u64, turn: u64 },
     /// The agent dials.
     Dial { host: Host, life: u64, conn: u64 },
     /// The agent sends a heartbeat.
@@ -46,6 +50,8 @@ pub enum What {
     Resume { host: Host, life: u64 },
     /// A host boots.
     Boot { host: Host },
+    /// A connection that has lost a message is broken at last.
+    Break { host: Host, conn: u64 },
     /// The kernel tries again to send what a cut held up.
     Resend { from: Host, to: Host, conn: u64, tries: u64 },
     /// The next fault.
@@ -82,10 +88,18 @@ pub enum Body {
     Registered { conn: u64, session: SessionId, managers: Vec<Host> },
     /// What the node is to have.
     Assign { conn: u64, session: SessionId, message: AssignmentsMessage },
+    /// What there is of the networks.
+    Networks { session: SessionId, message: NetworksMessage },
+    /// How the networks are.
+    ReportNetworks { conn: u64, session: SessionId, n: u64, report: NetworkReport },
+    /// It was taken.
+    NetworksReported { conn: u64, n: u64 },
     /// The session, or the wish for one, is over.
     Close { conn: u64, leader: Option<Host> },
     /// The agent's side of the connection is closed.
     HungUp { conn: u64 },
+    /// The node leaves the cluster.
+    Goodbye { conn: u64, session: SessionId },
     /// A sign of life.
     Heartbeat { conn: u64, session: SessionId, n: u64 },
     /// It was seen.
@@ -98,8 +112,10 @@ pub enum Body {
     Ask { ask: u64, command: Box<Command> },
     /// Its outcome.
     Answer { ask: u64, answer: Answer },
-    /// A node that was promoted wants to take part.
-    JoinGroup,
+    /// A manager wants to take part, or to know whether it still does under its number (0: it has none).
+    JoinGroup { raft_id: u64 },
+    /// It does not.
+    Outside { raft_id: u64 },
     /// It may, under this number.
     Joined { raft_id: u64 },
 }

@@ -83,6 +83,7 @@ impl Sim {
         self.net.loss_permille = self.dice.below(200);
         self.net.twice_permille = self.dice.below(200);
         self.net.jitter_ms = self.dice.below(120);
+        self.net.unruly_permille = self.dice.below(200);
     }
 
     fn set_clock(&mut self, host: Host) {

@@ -7,7 +7,7 @@ use swarm_manager_core::store::{Draft, Store};
 use swarm_manager_raft::{Change, Core, Member, MemberRole, Members, SnapshotMeta};
 use swarm_types::cluster::ClusterSpec;
 use swarm_types::id::{NodeId, SessionId, TaskId};
-use swarm_types::node::{Availability, ManagerMembership, NodeDescription, Role};
+use swarm_types::node::{Availability, ManagerMembership, NetworkDescription, NodeDescription, Role};
 use swarm_types::placement::Platform;
 use swarm_types::resources::{NANO_CPU, Resources};
 use swarm_types::task::TaskStatus;
@@ -27,6 +27,8 @@ pub struct Host {
     pub name: String,
     /// Its node.
     pub node: NodeId,
+    /// It belongs to the cluster, or did until its node was removed.
+    pub joined: bool,
     /// The machine has power.
     pub has_power: bool,
     /// The daemon runs.
@@ -54,7 +56,10 @@ impl Sim {
     pub fn found(&mut self, managers: usize, workers: usize, spec: ClusterSpec) {
         for n in 0..managers + workers {
             let name = if n < managers { format!("m{}", n + 1) } else { format!("n{}", n - managers + 1) };
-            self.hosts.push(new_host(name));
+            let mut host = new_host(name);
+            host.joined = true;
+            host.worker.managers.learn((0..managers).collect());
+            self.hosts.push(host);
         }
         let (members, store) = self.first_state(managers, spec);
         let meta = SnapshotMeta { index: 1, term: 1, members: members.clone() };
@@ -112,7 +117,7 @@ impl Sim {
     pub fn boot(&mut self, host: net::Host) {
         let now = self.now_ms;
         let state = &mut self.hosts[host];
-        if state.up {
+        if state.up || !state.joined {
             return;
         }
         state.has_power = true;
@@ -131,7 +136,7 @@ impl Sim {
     pub fn kill(&mut self, host: net::Host, power: bool) {
         self.note(|| format!("{host} is killed{}", if power { ": power loss" } else { "" }));
         if self.hosts[host].up {
-            self.kill_manager(host, false);
+            self.tear_manager(host);
         }
         let state = &mut self.hosts[host];
         state.good_ms = self.now_ms;
@@ -142,9 +147,6 @@ impl Sim {
         if power {
             state.has_power = false;
             state.worker.power_loss(&mut self.dice);
-            if let Some(manager) = &mut state.manager {
-                manager.disk.lose_unsynced();
-            }
         }
     }
 
@@ -204,13 +206,60 @@ impl Sim {
     /// The agent has heard what role its node has: a manager starts, or ends for good.
     pub fn follow_role(&mut self, host: net::Host, manager: net::Host) {
         let node = self.hosts[host].node;
-        let role = self.view().node(&node).map(|n| n.role);
-        let takes_part = self.hosts[host].manager.as_ref().is_some_and(|m| !m.removed);
-        match (role, takes_part) {
-            (Some(Role::Manager), false) => self.send(host, manager, Body::JoinGroup),
-            (Some(Role::Worker), true) => self.kill_manager(host, true),
-            _ => {}
+        let Some((role, wanted)) = self.view().node(&node).map(|n| (n.role, n.spec.role)) else { return };
+        match (role, self.hosts[host].manager.as_ref().filter(|m| !m.removed)) {
+            (Role::Manager, None) => self.send(host, manager, Body::JoinGroup { raft_id: 0 }),
+            (Role::Worker, Some(_)) => self.kill_manager(host, true),
+            (Role::Manager, Some(own)) => {
+                let alone = own.running.as_ref().is_some_and(|r| r.core.leader().is_none());
+                if alone && wanted == Role::Manager {
+                    self.send(host, manager, Body::JoinGroup { raft_id: own.raft_id });
+                }
+            }
+            (Role::Worker, None) => {}
         }
+    }
+
+    /// The group goes on without this manager.
+    pub fn outside(&mut self, host: net::Host, raft_id: u64) {
+        if self.hosts[host].manager.as_ref().is_some_and(|m| m.raft_id == raft_id) {
+            self.note(|| format!("{host} was taken out of the group"));
+            self.kill_manager(host, true);
+        }
+    }
+
+    /// Machines that are in no cluster yet.
+    pub fn add_spares(&mut self, count: usize) {
+        self.hosts.extend((1..=count).map(|n| new_host(format!("s{n}"))));
+    }
+
+    /// A machine was let into the cluster by the manager on `by`: its daemon starts as a node.
+    pub fn admit(&mut self, host: net::Host, by: net::Host) {
+        if self.hosts[host].joined {
+            return;
+        }
+        self.hosts[host].joined = true;
+        self.hosts[host].worker.managers.learn(vec![by]);
+        self.boot(host);
+    }
+
+    /// A worker leaves: says good-bye, and stops and removes all that it has.
+    pub fn leave(&mut self, host: net::Host) {
+        let state = &self.hosts[host];
+        let manages = state.manager.as_ref().is_some_and(|m| !m.removed);
+        if state.up && !state.paused && !manages {
+            self.note(|| format!("{host} leaves"));
+            self.say_goodbye(host);
+        }
+    }
+
+    /// Nothing of a node that leaves is left: the machine may join again, as another node.
+    pub fn departed(&mut self, host: net::Host) {
+        self.note(|| format!("{host} has left"));
+        let state = &mut self.hosts[host];
+        let name = format!("{}x", state.name);
+        let (clock, life) = (std::mem::take(&mut state.clock), state.life + 1);
+        *state = Host { clock, life, has_power: true, ..new_host(name) };
     }
 
     /// A node may take part under this number.
@@ -229,11 +278,13 @@ fn new_host(name: String) -> Host {
         hostname: name.clone(),
         platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
         resources: Resources { nano_cpus: 4 * NANO_CPU, memory_bytes: 8 << 30 },
+        network: NetworkDescription { encryption: "kernel".into(), ..NetworkDescription::default() },
         ..NodeDescription::default()
     };
     Host {
         node: NodeId::new(&name),
         name,
+        joined: false,
         has_power: false,
         up: false,
         life: 0,

@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use swarm_manager_core::context::Context;
 use swarm_manager_core::leader::{Effect, Input, Leader, SessionInput};
-use swarm_manager_core::role::{Member as RoleMember, RoleStep, next_step};
+use swarm_manager_core::pace::Pace;
+use swarm_manager_core::role::{Member as RoleMember, RoleStep, keeps_quorum, next_step};
 use swarm_manager_core::store::{Draft, Store};
 use swarm_manager_raft::core::{CoreSettings, EntryKind, Envelope, ReadState, Ready, Restored};
 use swarm_manager_raft::{Change, Core, Member, MemberRole, Role as RaftRole, SnapshotMeta};
 use swarm_manager_server::codec;
 use swarm_types::id::{IdSource, NodeId, Seed, SessionId};
-use swarm_types::node::{ManagerMembership, Role};
+use swarm_types::node::{ManagerMembership, Node, NodeDescription, Role};
 use swarm_types::time::Timestamp;
 
 use super::Sim;
 use super::command::{Answer, Command};
-use super::disk::{Disk, Snapshot};
+use super::disk::{Disk, Snapshot, Torn};
 use super::event::{Body, What};
 use super::net::Host;
 use crate::invariants::watch::Done;
@@ -25,6 +26,8 @@ use crate::invariants::watch::Done;
 pub const TICK_MS: u64 = 100;
 /// Entries kept in the log behind a snapshot.
 const KEEP: u64 = 10;
+/// Reads for sessions have other numbers than those for a new leader.
+const SESSION: u64 = 1 << 63;
 /// A write is decided anew so often.
 const ATTEMPTS: u32 = 50;
 
@@ -35,6 +38,14 @@ pub enum Waiter {
     Own(u64),
     /// A command: who asked, the number of the question, how often it was decided.
     Write { from: Option<(Host, u64)>, command: Box<Command>, attempts: u32 },
+}
+
+/// An agent that wants a session.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    from: Host,
+    conn: u64,
+    description: Box<NodeDescription>,
 }
 
 /// What the raft thread has yet to look at.
@@ -73,7 +84,12 @@ pub struct Running {
     /// Elected, and waits until all of earlier terms is applied: term, number of the read, the index.
     barrier: Option<(u64, u64, Option<u64>)>,
     read_asked: bool,
+    /// Agents that want a session, which the leader first makes sure it may give: by the number of the read.
+    asking: BTreeMap<u64, Asking>,
+    /// Those for which it has, once all up to this index is applied.
+    granted: Vec<(u64, Asking)>,
     ticks: u64,
+    pace: Pace,
     snapshot: Option<Snapshot>,
     /// While it leads.
     pub leading: Option<Leading>,
@@ -112,6 +128,9 @@ impl Sim {
         let seed = Seed(self.dice.next_u64());
         let life = self.hosts[host].life;
         let Some(manager) = self.hosts[host].manager.as_mut().filter(|m| !m.removed) else { return };
+        if manager.disk.restored().log_is_superseded() {
+            manager.disk.reset_log();
+        }
         let restored = manager.disk.restored();
         let store = manager.disk.snapshot.store();
         let core = match Core::new(CoreSettings::new(manager.raft_id, seed), restored) {
@@ -128,7 +147,10 @@ impl Sim {
             waiting: BTreeMap::new(),
             barrier: None,
             read_asked: false,
+            asking: BTreeMap::new(),
+            granted: Vec::new(),
             ticks: 0,
+            pace: Pace::default(),
             snapshot: None,
             leading: None,
         });
@@ -179,7 +201,10 @@ impl Sim {
             if running.pending.is_some() {
                 return;
             }
-            let unproposed = propose_batch(running);
+            let (unproposed, plans) = propose_batch(running);
+            for (term, index, base) in plans {
+                self.invariants.planned(term, index, base);
+            }
             for waiter in unproposed {
                 if let Waiter::Write { from, .. } = waiter {
                     self.answer(host, from, Answer::Elsewhere(None));
@@ -278,6 +303,7 @@ impl Sim {
             note_read(running, read);
         }
         self.look_at_role(host);
+        self.grant(host);
         let Some(running) = self.running(host) else { return };
         if running.core.is_removed() {
             self.note(|| format!("{host} is no manager any more"));
@@ -301,11 +327,10 @@ impl Sim {
             let refused = verdict.is_err();
             let events = verdict.unwrap_or_default();
             let own = matches!(waiter, Some(Waiter::Own(_)));
-            let base = if let Some(Waiter::Own(base)) = waiter { Some(base) } else { None };
             self.check_applied(
                 host,
                 entry,
-                Some(Done { before: &before, view: &view, events: &events, refused, base }),
+                Some(Done { before: &before, view: &view, events: &events, refused }),
             );
             let Some(running) = self.running(host) else { return };
             if let Some(leading) = &mut running.leading {
@@ -380,9 +405,11 @@ impl Sim {
 
     /// The time as this manager's process has it.
     pub fn manager_now(&mut self, host: Host) -> Timestamp {
-        let now = self.local_now(host);
-        let newest = self.running(host).map(|r| r.store.view().newest_time());
-        now.max(newest.unwrap_or_default())
+        let clock = self.local_now(host);
+        match self.running(host) {
+            Some(running) => running.pace.read(clock, running.store.view().newest_time()),
+            None => clock,
+        }
     }
 
     /// Where this manager believes the leader to be.
@@ -446,6 +473,12 @@ impl Sim {
         for (_, conn, to) in leading.sessions.into_values() {
             self.send_stream(host, to, conn, Body::Close { conn, leader: hint });
         }
+        let Some(running) = self.running(host) else { return };
+        let granted = std::mem::take(&mut running.granted).into_iter().map(|(_, asking)| asking);
+        let waiting: Vec<_> = std::mem::take(&mut running.asking).into_values().chain(granted).collect();
+        for Asking { from, conn, .. } in waiting {
+            self.send_stream(host, from, conn, Body::Close { conn, leader: hint });
+        }
     }
 
     fn leader_handle(&mut self, host: Host, input: Input) {
@@ -481,9 +514,18 @@ impl Sim {
                 if let Some(&(current, conn, to)) = leading.sessions.get(&node)
                     && current == session
                 {
-                    self.send_stream(host, to, conn, Body::Assign { conn, session, message });
+                    self.send_unruly(host, to, conn, Body::Assign { conn, session, message });
                 }
             }
+            Effect::SendNetworks(node, session, message) => {
+                let Some(leading) = &running.leading else { return };
+                if let Some(&(current, conn, to)) = leading.sessions.get(&node)
+                    && current == session
+                {
+                    self.send_stream(host, to, conn, Body::Networks { session, message });
+                }
+            }
+            Effect::NetworkProblems(..) => {}
             Effect::Close(node, session, _) => {
                 let Some(leading) = &mut running.leading else { return };
                 if let Some(&(current, conn, to)) = leading.sessions.get(&node)
@@ -521,14 +563,33 @@ impl Sim {
     }
 
     /// An agent wants a session.
-    pub fn register(
-        &mut self,
-        host: Host,
-        from: Host,
-        conn: u64,
-        description: swarm_types::node::NodeDescription,
-    ) {
-        let hint = self.leader_hint(host).filter(|h| *h != host);
+    pub fn register(&mut self, host: Host, from: Host, conn: u64, description: Box<NodeDescription>) {
+        let hint = self.leader_hint(host).or_else(|| self.way_from(host)).filter(|h| *h != host);
+        let leads =
+            self.running(host).is_some_and(|r| r.leading.is_some() && r.core.read_index(conn | SESSION));
+        match self.running(host).filter(|_| leads) {
+            Some(running) => {
+                running.asking.insert(conn | SESSION, Asking { from, conn, description });
+                self.pump(host);
+            }
+            None => self.send_stream(host, from, conn, Body::Close { conn, leader: hint }),
+        }
+    }
+
+    /// Gives sessions to those for which the leader has made sure that it leads.
+    fn grant(&mut self, host: Host) {
+        let Some(running) = self.running(host) else { return };
+        let applied = running.core.applied();
+        let (now, later) = std::mem::take(&mut running.granted).into_iter().partition(|(i, _)| *i <= applied);
+        running.granted = later;
+        let now: Vec<(u64, Asking)> = now;
+        for (_, Asking { from, conn, description }) in now {
+            self.open_session(host, from, conn, *description);
+        }
+    }
+
+    fn open_session(&mut self, host: Host, from: Host, conn: u64, description: NodeDescription) {
+        let hint = self.leader_hint(host).or_else(|| self.way_from(host)).filter(|h| *h != host);
         let session = SessionId::new(format!("s{conn}"));
         let managers = self.manager_hosts(host);
         let node = self.hosts[from].node;
@@ -539,7 +600,9 @@ impl Sim {
         leading.sessions.insert(node, (session, conn, from));
         self.send_stream(host, from, conn, Body::Registered { conn, session, managers });
         let input = SessionInput::Registered { session, description, addr };
-        self.leader_in(host, Input::Session(node, input));
+        if let Some(leading) = self.running(host).and_then(|r| r.leading.as_mut()) {
+            leading.inputs.push_back(Input::Session(node, input));
+        }
     }
 
     /// True if this is the session that the node has with this leader; if not, the agent is told.
@@ -552,6 +615,15 @@ impl Sim {
             self.send_stream(host, from, conn, Body::Close { conn, leader: hint });
         }
         current
+    }
+
+    /// A node leaves.
+    pub fn goodbye(&mut self, host: Host, from: Host, conn: u64, session: SessionId) {
+        if self.session_is_current(host, from, conn, session) {
+            let node = self.hosts[from].node;
+            let ended = SessionInput::Ended { session, goodbye: true };
+            self.leader_in(host, Input::Session(node, ended));
+        }
     }
 
     /// An agent's connection is closed.
@@ -630,6 +702,21 @@ impl Sim {
         self.pump(host);
     }
 
+    /// The manager's process dies, perhaps in the middle of a write.
+    pub fn tear_manager(&mut self, host: Host) {
+        let torn = [Torn::Nothing, Torn::First, Torn::All][usize::try_from(self.dice.below(3)).unwrap_or(0)];
+        if let Some(manager) = &mut self.hosts[host].manager {
+            manager.disk.lose_unsynced();
+            if let Some(running) = &mut manager.running
+                && let Some(ready) = running.pending.take()
+                && !manager.disk.full
+            {
+                manager.disk.tear(&ready, running.incoming.take(), torn);
+            }
+        }
+        self.kill_manager(host, false);
+    }
+
     /// The manager's process ends. With `removed`, for good.
     pub fn kill_manager(&mut self, host: Host, removed: bool) {
         self.stop_leading(host);
@@ -680,16 +767,24 @@ impl Sim {
         self.raft_process(host);
     }
 
-    /// A node that was promoted wants to take part.
-    pub fn join_group(&mut self, host: Host, from: Host) {
+    /// A manager wants to take part, or to know whether it does.
+    pub fn join_group(&mut self, host: Host, from: Host, raft_id: u64) {
         let node_id = self.hosts[from].node;
         let Some(running) = self.running(host) else { return };
         if let Some(known) = running.core.members().by_node(&node_id) {
             let raft_id = known.raft_id;
             return self.send(host, from, Body::Joined { raft_id });
         }
-        let may = running.store.view().node(&node_id).is_some_and(|n| n.role == Role::Manager);
+        let is_one = |n: &Node| n.role == Role::Manager && n.spec.role == Role::Manager;
+        let may = running.store.view().node(&node_id).is_some_and(|n| is_one(n));
         if running.pending.is_some() || !may || running.leading.is_none() {
+            return;
+        }
+        if raft_id != 0 {
+            // The shipped leader makes sure that it still leads before it says so.
+            if keeps_quorum(&role_members(&running.core), 0) {
+                self.send(host, from, Body::Outside { raft_id });
+            }
             return;
         }
         let raft_id = running.core.members().next_id();
@@ -706,36 +801,41 @@ impl Sim {
 fn role_members(core: &Core) -> Vec<RoleMember> {
     let reachable = core.reachable();
     let voters = core.members().voters();
-    let all = core.members().iter().map(|member| member.raft_id);
-    all.map(|raft_id| RoleMember {
-        raft_id,
-        votes: voters.contains(&raft_id),
-        answers: reachable.contains(&raft_id),
-        leads: core.leader() == Some(raft_id),
-    })
-    .collect()
+    let member = |member: &Member| RoleMember {
+        raft_id: member.raft_id,
+        node: member.node_id,
+        votes: voters.contains(&member.raft_id),
+        answers: reachable.contains(&member.raft_id),
+        leads: core.leader() == Some(member.raft_id),
+    };
+    core.members().iter().map(member).collect()
 }
 
-/// Proposes what waits for it; gives back the commands for which that did not work.
-fn propose_batch(running: &mut Running) -> Vec<Waiter> {
+/// Proposes what waits for it; gives back the commands for which that did not work, and for each plan its
+/// term, its index and what it was decided on.
+fn propose_batch(running: &mut Running) -> (Vec<Waiter>, Vec<(u64, u64, u64)>) {
     if running.batch.is_empty() || running.core.role() != RaftRole::Leader {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     let data = running.batch.iter().map(|(data, _)| data.clone()).collect();
     let batch = std::mem::take(&mut running.batch);
     match running.core.propose(data) {
         Ok(ids) => {
+            let mut plans = Vec::new();
             for (id, (_, waiter)) in ids.into_iter().zip(batch) {
+                if let Waiter::Own(base) = &waiter {
+                    plans.push((id.term, id.index, *base));
+                }
                 running.waiting.insert(id.index, (id.term, waiter));
             }
-            Vec::new()
+            (Vec::new(), plans)
         }
         Err(_) => {
             let own = |(_, waiter): &(Bytes, Waiter)| matches!(waiter, Waiter::Own(_));
             if let Some(leading) = running.leading.as_mut().filter(|_| batch.iter().any(own)) {
                 leading.inputs.push_back(Input::Lost);
             }
-            batch.into_iter().map(|(_, waiter)| waiter).collect()
+            (batch.into_iter().map(|(_, waiter)| waiter).collect(), Vec::new())
         }
     }
 }
@@ -745,5 +845,8 @@ fn note_read(running: &mut Running, read: ReadState) {
         && *number == read.ctx
     {
         *index = Some(read.index);
+    }
+    if let Some(asking) = running.asking.remove(&read.ctx) {
+        running.granted.push((read.index, asking));
     }
 }

@@ -10,8 +10,10 @@ pub mod disk;
 pub mod event;
 pub mod faults;
 pub mod host;
+pub mod known;
 pub mod manager;
 pub mod net;
+mod networks;
 pub mod run;
 pub mod user;
 pub mod worker;
@@ -93,6 +95,8 @@ pub struct Sim {
     pub snapshot_every: u64,
     /// Plans that leaders have proposed.
     pub proposals: u64,
+    /// How often an agent asked for a whole set anew, for a message of it was missing.
+    pub resyncs: u64,
     /// What goes wrong.
     pub faults: faults::Faults,
     /// Tell the story in words.
@@ -122,6 +126,7 @@ impl Sim {
             user: user::User::default(),
             snapshot_every: 1000,
             proposals: 0,
+            resyncs: 0,
             faults: faults::Faults::default(),
             is_told: false,
             story: VecDeque::new(),
@@ -206,6 +211,7 @@ impl Sim {
             What::SnapshotDone { host, .. } => self.snapshot_done(host),
             What::LeaderWake { host, at, .. } => self.leader_wake(host, at),
             What::AgentWake { host, at, .. } => self.agent_wake(host, at),
+            What::KernelAgrees { host, turn, .. } => self.kernel_agrees(host, turn),
             What::Dial { host, conn, .. } => self.dial(host, conn),
             What::Beat { host, conn, .. } => self.beat(host, conn),
             What::Late { host, conn, wait, .. } => self.late(host, conn, wait),
@@ -219,6 +225,7 @@ impl Sim {
                 }
             }
             What::Boot { host } => self.boot(host),
+            What::Break { host, conn } => self.broke(host, conn),
             What::Resend { from, to, conn, tries } => self.resend(from, to, conn, tries),
             What::Fault => self.next_fault(),
             What::Idea => self.next_idea(),
@@ -256,13 +263,23 @@ impl Sim {
             Body::Unreachable { raft_id } => {
                 self.raft_in(to, RaftIn::Unreachable(raft_id));
             }
-            Body::Register { conn, description } => self.register(to, from, conn, *description),
+            Body::Register { conn, description } => self.register(to, from, conn, description),
             Body::Registered { conn, session, managers } => self.registered(to, conn, session, managers),
             Body::Assign { conn: _, session, message } => {
                 self.agent_in(to, swarm_worker_core::agent::Input::Assigned(session, message));
             }
+            Body::Networks { session, message } => {
+                self.agent_in(to, swarm_worker_core::agent::Input::Networks(session, message));
+            }
+            Body::ReportNetworks { conn, session, n, report } => {
+                if self.take_network_report(to, from, (conn, session), report) {
+                    self.send_stream(to, from, conn, Body::NetworksReported { conn, n });
+                }
+            }
+            Body::NetworksReported { conn, n } => self.networks_reported(to, conn, n),
             Body::Close { conn, leader } => self.closed(to, conn, leader),
             Body::HungUp { conn } => self.hung_up(to, from, conn),
+            Body::Goodbye { conn, session } => self.goodbye(to, from, conn, session),
             Body::Heartbeat { conn, session, n } => self.heartbeat(to, from, conn, session, n),
             Body::HeartbeatSeen { conn, n } => self.beat_seen(to, conn, n),
             Body::Report { conn, session, n, statuses } => {
@@ -274,7 +291,8 @@ impl Sim {
                 self.pump(to);
             }
             Body::Answer { .. } => {}
-            Body::JoinGroup => self.join_group(to, from),
+            Body::JoinGroup { raft_id } => self.join_group(to, from, raft_id),
+            Body::Outside { raft_id } => self.outside(to, raft_id),
             Body::Joined { raft_id } => self.joined(to, raft_id),
         }
     }
@@ -293,6 +311,26 @@ impl Sim {
                 self.after(500, What::Deliver { from: to, to: from, body });
             }
             None => {}
+        }
+    }
+
+    /// A message of a connection that is not what it should be: something on the way loses some, says some
+    /// twice, and lets some overtake others. Sooner or later such a connection breaks.
+    pub fn send_unruly(&mut self, from: Host, to: Host, conn: u64, body: Body) {
+        if self.dice.below(1000) >= self.net.unruly_permille {
+            return self.send_stream(from, to, conn, body);
+        }
+        let late = 1 + self.dice.below(2000);
+        match self.dice.below(3) {
+            0 => {
+                let breaks = self.dice.below(10_000);
+                self.after(breaks, What::Break { host: to, conn });
+            }
+            1 => {
+                self.send_stream(from, to, conn, body.clone());
+                self.after(late, What::Deliver { from, to, body });
+            }
+            _ => self.after(late, What::Deliver { from, to, body }),
         }
     }
 
@@ -353,7 +391,10 @@ impl Sim {
             Body::RaftSnapshot { .. } => {
                 self.send(to, from, Body::SnapshotSent { to: id.unwrap_or_default(), arrived: false });
             }
-            Body::Register { conn, .. } | Body::Heartbeat { conn, .. } | Body::Report { conn, .. } => {
+            Body::Register { conn, .. }
+            | Body::Heartbeat { conn, .. }
+            | Body::Report { conn, .. }
+            | Body::ReportNetworks { conn, .. } => {
                 self.send_stream(to, from, *conn, Body::Close { conn: *conn, leader: None });
             }
             Body::Ask { ask, .. } => {
@@ -446,6 +487,7 @@ fn meant_for(what: &What) -> Option<(Host, u64)> {
         | What::SnapshotDone { host, life }
         | What::LeaderWake { host, life, .. }
         | What::AgentWake { host, life, .. }
+        | What::KernelAgrees { host, life, .. }
         | What::Dial { host, life, .. }
         | What::Beat { host, life, .. }
         | What::Late { host, life, .. }
@@ -456,6 +498,7 @@ fn meant_for(what: &What) -> Option<(Host, u64)> {
         | What::Ask { .. }
         | What::Resume { .. }
         | What::Boot { .. }
+        | What::Break { .. }
         | What::Resend { .. }
         | What::Fault
         | What::Idea => None,

@@ -16,6 +16,8 @@ pub struct Net {
     pub loss_permille: u64,
     /// Raft messages that come twice, in a thousand.
     pub twice_permille: u64,
+    /// Messages of assignments that are lost, come twice or too late, in a thousand.
+    pub unruly_permille: u64,
     /// Longest usual delay in milliseconds.
     pub jitter_ms: u64,
 }

@@ -65,13 +65,13 @@ impl Sim {
         let Some(asked) = self.user.asked.get(&ask).filter(|a| a.fate == Fate::Open) else { return };
         let (to, command) = (asked.to, Box::new(asked.command.clone()));
         let from = self.hosts.len();
-        self.send(from, to, Body::Ask { ask, command });
         // No connection: somebody else is asked.
         let dead = !self.hosts[to].has_power || !self.net.reaches(from, to) || !self.net.reaches(to, from);
         if dead {
             self.elsewhere(ask, None);
-            self.after(1000, What::Ask { ask });
+            return self.after(1000, What::Ask { ask });
         }
+        self.send(from, to, Body::Ask { ask, command });
     }
 
     fn elsewhere(&mut self, ask: u64, leader: Option<Host>) {
@@ -91,8 +91,15 @@ impl Sim {
         match answer {
             Answer::Done => {
                 (asked.fate, asked.at_ms) = (Fate::Done, at_ms);
+                let admitted = match asked.command {
+                    Command::Join { host, .. } => Some(host),
+                    _ => None,
+                };
                 self.user.leader = Some(from);
                 self.note(|| format!("{ask} is done"));
+                if let Some(host) = admitted {
+                    self.admit(host, from);
+                }
             }
             Answer::Denied(why) => {
                 (asked.fate, asked.at_ms) = (Fate::Denied(why.clone()), at_ms);

@@ -1,20 +1,23 @@
 //! A worker: the shipped agent, driven as `worker/agent` drives it, with simulated containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use swarm_types::id::{IdSource, Seed, SessionId, TaskId};
+use swarm_types::network_set::NetworkSet;
 use swarm_types::node::NodeDescription;
 use swarm_types::task::{Task, TaskStatus};
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
 use swarm_worker_core::agent::{Agent, Effect, Input, LostReason};
+use swarm_worker_core::networks::NetworkReport;
 use swarm_worker_core::observed::{Exit, FoundState};
 use swarm_worker_core::step::{Op, Outcome};
 
 use super::Sim;
 use super::containers::{Containers, life};
 use super::event::{Body, Wait, What};
+use super::known::Managers;
 use super::net::Host;
 
 const DIAL_TIMEOUT_MS: u64 = 2000;
@@ -41,11 +44,8 @@ pub struct Running {
     pub agent: Agent,
     ops: BTreeMap<TaskId, RunningOp>,
     conn: Option<Conn>,
-    /// Managers it knows, the leader first.
-    managers: Vec<Host>,
-    next: usize,
-    named: Option<Host>,
     wake: Option<Timestamp>,
+    leaving: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -60,8 +60,14 @@ struct RunningOp {
 #[derive(Default)]
 pub struct Worker {
     pub(crate) journal: BTreeMap<TaskId, Arc<Task>>,
+    /// Tasks that it knew to have ended, whatever its disk forgot since.
+    pub(crate) ended: BTreeSet<TaskId>,
     /// What the disk has of the journal if the power goes now.
     pub(crate) synced: BTreeMap<TaskId, Arc<Task>>,
+    /// The networks' set on its disk.
+    pub(crate) networks: Option<Arc<NetworkSet>>,
+    /// Managers that it knows.
+    pub managers: Managers,
     /// Containers and images.
     pub containers: Containers,
     /// Its process.
@@ -88,21 +94,24 @@ impl Sim {
     /// The agent's process of a host starts.
     pub fn start_worker(&mut self, host: Host) {
         let seed = Seed(self.dice.next_u64());
-        let managers: Vec<Host> = self.raft_ids.values().copied().collect();
         let next = usize::try_from(self.dice.below(64)).unwrap_or(0);
         let worker = &mut self.hosts[host].worker;
+        worker.managers.named(None);
+        worker.managers.next = next;
         worker.running = Some(Running {
             agent: Agent::new(seed),
             ops: BTreeMap::new(),
             conn: None,
-            managers,
-            next,
-            named: None,
             wake: None,
+            leaving: false,
         });
         let tasks = worker.journal.values().cloned().collect();
         let found = worker.containers.found();
+        let networks = worker.networks.clone();
         self.agent_in(host, Input::Restored { tasks, found });
+        if let Some(networks) = networks {
+            self.agent_in(host, Input::NetworksRestored(networks));
+        }
     }
 
     /// Gives the agent an input and does what it says.
@@ -118,7 +127,29 @@ impl Sim {
             }
         }
         if resync {
+            self.note(|| format!("{host} misses a message of its assignments"));
+            self.resyncs += 1;
             self.lost(host, LostReason::Redirected);
+        }
+        if self.working(host).is_some_and(|r| r.leaving && r.agent.is_idle()) {
+            self.departed(host);
+        }
+    }
+
+    /// The node leaves the cluster.
+    pub fn say_goodbye(&mut self, host: Host) {
+        let Some(running) = self.working(host) else { return };
+        running.leaving = true;
+        if let Some(Conn { id: conn, manager, session: Some(session), .. }) = running.conn {
+            self.send_stream(host, manager, conn, Body::Goodbye { conn, session });
+        }
+        self.agent_in(host, Input::Leave);
+    }
+
+    /// The connection breaks.
+    pub fn broke(&mut self, host: Host, conn: u64) {
+        if self.conn(host, conn).is_some() {
+            self.lost(host, LostReason::Broken);
         }
     }
 
@@ -132,6 +163,9 @@ impl Sim {
             Effect::Persist(task) => {
                 let sync = self.dice.below(4) > 0;
                 let worker = &mut self.hosts[host].worker;
+                if task.status.state.is_terminal() {
+                    worker.ended.insert(task.id);
+                }
                 worker.journal.insert(task.id, task);
                 if sync {
                     worker.synced.clone_from(&worker.journal);
@@ -141,6 +175,8 @@ impl Sim {
                 self.hosts[host].worker.journal.remove(&task);
             }
             Effect::Report(statuses) => self.report(host, statuses),
+            Effect::ApplyNetworks(turn, set) => self.apply_networks(host, turn, set),
+            Effect::ReportNetworks(report) => self.report_networks(host, report),
             Effect::Resync => {}
             Effect::WakeAt(at) => {
                 let life = self.hosts[host].life;
@@ -169,14 +205,9 @@ impl Sim {
     fn connect(&mut self, host: Host, after: u64) {
         let id = self.new_conn();
         let life = self.hosts[host].life;
-        let Some(running) = self.working(host) else { return };
-        let manager = running.named.take().or_else(|| {
-            let count = running.managers.len();
-            let picked = running.managers.get(running.next % count.max(1)).copied();
-            running.next = running.next.wrapping_add(1);
-            picked
-        });
-        let Some(manager) = manager else { return };
+        let worker = &mut self.hosts[host].worker;
+        let Some(running) = worker.running.as_mut().filter(|r| !r.leaving) else { return };
+        let Some(manager) = worker.managers.pick() else { return };
         running.conn = Some(Conn { id, manager, session: None, beats: 0, reports: 0, answered: (0, 0) });
         self.after(after, What::Dial { host, life, conn: id });
     }
@@ -194,30 +225,28 @@ impl Sim {
         self.working(host)?.conn.filter(|c| c.id == conn)
     }
 
-    /// The worker knows the address of a machine that is a manager now. One that was away while all
-    /// the managers it knew were demoted does not, and cannot find the cluster again by itself.
-    pub fn knows_a_manager(&self, host: Host) -> bool {
-        let is_manager = |m: &Host| self.hosts[*m].manager.as_ref().is_some_and(|m| !m.removed);
-        let worker = self.hosts[host].worker.running.as_ref();
-        worker.is_none_or(|running| running.managers.iter().any(is_manager))
+    /// What a node says that was a manager once, if it is asked for one.
+    pub fn way_from(&self, host: Host) -> Option<Host> {
+        let state = &self.hosts[host];
+        state.manager.as_ref()?;
+        let conn = state.worker.running.as_ref().and_then(|r| r.conn).filter(|c| c.session.is_some());
+        conn.map(|c| c.manager).into_iter().chain(state.worker.managers.all()).find(|h| *h != host)
+    }
+
+    /// The worker knows a node of the cluster that is a manager, or was one and says who is. If all that
+    /// it ever knew have left the cluster, nobody can tell it where the cluster is.
+    pub fn can_ask(&self, host: Host) -> bool {
+        let in_cluster = |h: Host| self.view().node(&self.hosts[h].node).is_some();
+        self.hosts[host].worker.managers.all().any(in_cluster)
     }
 
     /// There is a session.
     pub fn registered(&mut self, host: Host, conn: u64, session: SessionId, managers: Vec<Host>) {
         let life = self.hosts[host].life;
         let Some(current) = self.conn(host, conn) else { return };
-        // After those that it was told of come those that its operator named.
-        let mut managers = managers;
-        let named: Vec<Host> = self.raft_ids.values().copied().filter(|h| !managers.contains(h)).collect();
-        if !managers.is_empty() {
-            managers.extend(named);
-        }
+        self.hosts[host].worker.managers.learn(managers);
         let Some(running) = self.working(host) else { return };
         running.conn = Some(Conn { session: Some(session), ..current });
-        if !managers.is_empty() && running.managers != managers {
-            running.managers = managers;
-            running.next = 1;
-        }
         self.agent_in(host, Input::Connected(session));
         self.after(BEAT_MS, What::Beat { host, life, conn });
     }
@@ -260,6 +289,11 @@ impl Sim {
     }
 
     fn report(&mut self, host: Host, statuses: Vec<(TaskId, TaskStatus)>) {
+        self.call(host, |conn, session, n| Body::Report { conn, session, n, statuses });
+    }
+
+    /// Calls the manager, and waits so long for the answer.
+    fn call(&mut self, host: Host, body: impl FnOnce(u64, SessionId, u64) -> Body) {
         let life = self.hosts[host].life;
         let Some(running) = self.working(host) else { return };
         let Some(current) = running.conn else { return };
@@ -267,17 +301,35 @@ impl Sim {
         let n = current.reports + 1;
         running.conn = Some(Conn { reports: n, ..current });
         let conn = current.id;
-        self.send_stream(host, current.manager, conn, Body::Report { conn, session, n, statuses });
+        self.send_stream(host, current.manager, conn, body(conn, session, n));
         self.after(CALL_TIMEOUT_MS, What::Late { host, life, conn, wait: Wait::Report(n) });
+    }
+
+    fn report_networks(&mut self, host: Host, report: NetworkReport) {
+        self.call(host, |conn, session, n| Body::ReportNetworks { conn, session, n, report });
+    }
+
+    /// The manager has taken a report on the networks.
+    pub fn networks_reported(&mut self, host: Host, conn: u64, n: u64) {
+        if self.answered_call(host, conn, n) {
+            self.agent_in(host, Input::NetworksReported);
+        }
     }
 
     /// The manager has taken a report.
     pub fn reported(&mut self, host: Host, conn: u64, n: u64, states: Vec<(TaskId, TaskState)>) {
-        let Some(current) = self.conn(host, conn) else { return };
-        if let Some(running) = self.working(host) {
-            running.conn = Some(Conn { answered: (current.answered.0, n), ..current });
+        if self.answered_call(host, conn, n) {
+            self.agent_in(host, Input::Reported(states));
         }
-        self.agent_in(host, Input::Reported(states));
+    }
+
+    fn answered_call(&mut self, host: Host, conn: u64, n: u64) -> bool {
+        let Some(current) = self.conn(host, conn) else { return false };
+        if let Some(running) = self.working(host) {
+            let answered = (current.answered.0, current.answered.1.max(n));
+            running.conn = Some(Conn { answered, ..current });
+        }
+        true
     }
 
     /// The manager has closed the session, or the wish for one.
@@ -285,9 +337,7 @@ impl Sim {
         if self.conn(host, conn).is_none() {
             return;
         }
-        if let Some(running) = self.working(host) {
-            running.named = leader;
-        }
+        self.hosts[host].worker.managers.named(leader);
         self.lost(host, if leader.is_some() { LostReason::Redirected } else { LostReason::Broken });
     }
 
@@ -359,7 +409,7 @@ impl Sim {
 
     /// A container is removed by somebody else.
     pub fn container_vanishes(&mut self, host: Host, task: TaskId) {
-        if self.hosts[host].worker.containers.all.remove(&task).is_some() {
+        if self.hosts[host].worker.containers.vanish(task) {
             self.waited(host, task);
         }
     }
@@ -380,6 +430,19 @@ impl Sim {
         let count = worker.containers.running().count() as u64;
         let at = usize::try_from(self.dice.below(count)).unwrap_or(0);
         worker.containers.running().nth(at).copied()
+    }
+
+    /// How a task that has not ended stands on a host, by its agent, or by its disk while that does not run.
+    pub fn unended_on(&self, host: Host, task: &TaskId) -> Option<TaskState> {
+        let worker = &self.hosts[host].worker;
+        if worker.ended.contains(task) {
+            return None;
+        }
+        let state = match &worker.running {
+            Some(running) => running.agent.task(*task).map(|e| e.task().status.state),
+            None => worker.journal.get(task).map(|t| t.status.state),
+        };
+        state.filter(|state| !state.is_terminal())
     }
 
     /// Wait that began while the container ran and whose container has ended meanwhile.

@@ -17,8 +17,11 @@ use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::journal::{Journal, JournalError};
 use crate::managers::Managers;
+use crate::network_file;
 use crate::status::Status;
 
+/// The file of the networks' set, in the agent's directory.
+pub(crate) const NETWORKS: &str = "networks";
 const RECOVER_RETRY: Duration = Duration::from_secs(1);
 
 /// What an agent is told when it starts.
@@ -94,11 +97,12 @@ impl Agent {
             let (journal, tasks) = Journal::open(&self.settings.state_dir.join("tasks"))?;
             let Some(found) = recover(self.executor.as_ref(), &shutdown).await else { return Ok(()) };
             info!(tasks = tasks.len(), containers = found.len(), "agent started");
+            let networks = network_file::read(&self.settings.state_dir.join(NETWORKS));
             let mut dice = IdSource::new(self.seed);
             let file = self.settings.state_dir.join("managers");
             let managers = Managers::load(file, self.settings.managers.clone(), &mut dice);
             let mut driver = Driver::new(self, journal, managers, Seed(dice.next_u64()));
-            driver.restore(tasks, found);
+            driver.restore(tasks, found, networks);
             driver.run(shutdown).await;
             Ok(())
         }

@@ -1,4 +1,5 @@
-//! Commands that come down the session: images to load, pull, list and remove, logs to send up.
+//! Commands that come down the session: images to load, pull, list and remove, networks to check, logs
+//! to send up.
 //!
 //! A command lives no longer than its session: whoever asked is told by the manager.
 
@@ -32,7 +33,7 @@ pub(crate) async fn perform(mut context: Context, id: String, command: Command) 
     if let Command::StreamLogs(request) = command {
         return stream_logs(context, id, request).await;
     }
-    let work = std::panic::AssertUnwindSafe(image_command(&mut context, command)).catch_unwind().await;
+    let work = std::panic::AssertUnwindSafe(command_itself(&mut context, command)).catch_unwind().await;
     let mut report = match work {
         Ok(Ok(report)) => report,
         Ok(Err(e)) => v1::ReportCommandRequest { error: e.to_string(), ..Default::default() },
@@ -46,7 +47,7 @@ pub(crate) async fn perform(mut context: Context, id: String, command: Command) 
     }
 }
 
-async fn image_command(
+async fn command_itself(
     context: &mut Context,
     command: Command,
 ) -> Result<v1::ReportCommandRequest, ExecError> {
@@ -73,11 +74,27 @@ async fn image_command(
             images: images.list().await?.iter().map(wire_image).collect(),
             ..Default::default()
         }),
-        Command::CheckNetworks(_) => Err(ExecError::Fatal("networks cannot be checked yet".into())),
+        Command::CheckNetworks(check) => check_networks(executor.as_ref(), &check.network_id).await,
         Command::StreamLogs(_) | Command::Cancel(_) => {
             Err(ExecError::Fatal("a command for another place".into()))
         }
     }
+}
+
+/// Differences and problems of one network, or of all.
+async fn check_networks(
+    executor: &dyn Executor,
+    network: &str,
+) -> Result<v1::ReportCommandRequest, ExecError> {
+    let bad = |e| ExecError::Fatal(format!("check networks: {e}"));
+    let network = if network.is_empty() { None } else { Some(network.parse().map_err(bad)?) };
+    let differences = executor.networks().check(network).await?;
+    let problems = executor.networks().status().borrow().problems.clone();
+    Ok(v1::ReportCommandRequest {
+        differences: differences.iter().map(Into::into).collect(),
+        problems: problems.iter().map(Into::into).collect(),
+        ..Default::default()
+    })
 }
 
 /// The archive that waits at the manager under this name.

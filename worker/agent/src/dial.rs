@@ -10,7 +10,13 @@ pub trait Dialer: Send + Sync + 'static {
     fn dial(&self, addr: String) -> BoxFuture<'_, Result<Channel, DialError>>;
 }
 
-/// A manager could not be reached, or is not what it says; the text has the whole chain.
+/// There is no connection to a manager.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DialError(pub String);
+pub enum DialError {
+    /// It cannot be reached, or is not what it says; the text has the whole chain.
+    #[error("{0}")]
+    Failed(String),
+    /// It was one, and names one (`host:port`).
+    #[error("it is no manager any more, {0} is")]
+    Elsewhere(String),
+}

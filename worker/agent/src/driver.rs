@@ -1,22 +1,27 @@
 //! Driver: performs the effects of `swarm_worker_core::agent::Agent`. One loop owns it, one JoinSet
 //! owns everything that runs for it.
 
+mod networks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_types::id::{Seed, TaskId};
+use swarm_types::network_set::NetworkSet;
 use swarm_types::task::Task;
 use swarm_types::time::Timestamp;
 use swarm_worker_core::agent::{Agent as Core, Effect, Input, LostReason};
 use swarm_worker_core::observed::Found;
 use swarm_worker_core::step::{Op, Outcome};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, warn};
 
-use crate::agent::Agent;
+use self::networks::Networks;
+use crate::agent::{Agent, NETWORKS};
+use crate::executor::NetworkStatus;
 use crate::journal::{Journal, JournalError};
 use crate::managers::Managers;
 use crate::operation;
@@ -38,6 +43,9 @@ enum Done {
     Op(TaskId, Op, Outcome),
     /// Number of the session, why it ended.
     Session(u64, SessionError),
+    /// Turn, set, whether it went well.
+    NetworksApplied(u64, Arc<NetworkSet>, bool),
+    NetworksKept,
 }
 
 /// Performs what the core decides.
@@ -47,6 +55,8 @@ pub(crate) struct Driver {
     managers: Managers,
     states: Arc<TaskStates>,
     agent: Agent,
+    networks: Networks,
+    network_status: watch::Receiver<NetworkStatus>,
     running: JoinSet<Done>,
     ops: BTreeMap<TaskId, CancellationToken>,
     /// Orders for the session; `session_number` tells a session that ended from the present one.
@@ -62,12 +72,17 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(agent: Agent, journal: Journal, managers: Managers, seed: Seed) -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
+        let networks = Networks::new(agent.settings.state_dir.join(NETWORKS));
+        let mut network_status = agent.executor.networks().status();
+        network_status.mark_changed();
         Self {
             core: Core::new(seed),
             journal,
             managers,
             states: Arc::default(),
             agent,
+            networks,
+            network_status,
             running: JoinSet::new(),
             ops: BTreeMap::new(),
             orders: None,
@@ -81,12 +96,25 @@ impl Driver {
     }
 
     /// What was there when the daemon started. First of all.
-    pub(crate) fn restore(&mut self, tasks: Vec<Arc<Task>>, found: BTreeMap<TaskId, Found>) {
+    pub(crate) fn restore(
+        &mut self,
+        tasks: Vec<Arc<Task>>,
+        found: BTreeMap<TaskId, Found>,
+        networks: Option<NetworkSet>,
+    ) {
         tasks.iter().for_each(|task| self.states.set(task.id, task.status.state));
         self.handle(Input::Restored { tasks, found });
+        if let Some(set) = networks {
+            self.handle(Input::NetworksRestored(Arc::new(set)));
+        }
     }
 
     pub(crate) async fn run(&mut self, shutdown: CancellationToken) {
+        self.serve(shutdown).await;
+        self.flush_networks();
+    }
+
+    async fn serve(&mut self, shutdown: CancellationToken) {
         let leave = self.agent.leave.clone();
         loop {
             if self.leaving && self.core.is_idle() && self.goodbye_by.is_none() {
@@ -103,6 +131,10 @@ impl Driver {
                 Some(event) = self.events.recv() => self.event(event),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => {
                     self.joined(done);
+                }
+                Ok(()) = self.network_status.changed() => {
+                    let status = self.network_status.borrow_and_update().clone();
+                    self.handle(Input::NetworkStatus(status));
                 }
                 () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => self.tick(),
                 () = until(goodbye_by) => self.goodbye_by = None,
@@ -157,6 +189,8 @@ impl Driver {
                 });
             }
             Event::Assigned(session, message) => self.handle(Input::Assigned(session, message)),
+            Event::Networks(session, message) => self.handle(Input::Networks(session, message)),
+            Event::NetworksReported => self.handle(Input::NetworksReported),
             Event::Reported(states) => self.handle(Input::Reported(states)),
             Event::SaidGoodbye => self.goodbye_by = None,
         }
@@ -181,6 +215,8 @@ impl Driver {
             }
             Done::Session(number, _) if number != self.session_number => {}
             Done::Session(_, error) => self.session_ended(&error),
+            Done::NetworksApplied(turn, set, good) => self.networks_applied(turn, set, good),
+            Done::NetworksKept => self.networks_kept(),
         }
     }
 
@@ -231,7 +267,7 @@ impl Driver {
         self.publish();
         if resync {
             // A new session begins with the whole set.
-            warn!("a message of the assignments is missing, asking for all of them");
+            warn!("a message of the session is missing, asking for all of them");
             self.session_number += 1;
             self.lost(LostReason::Redirected);
         }
@@ -256,6 +292,8 @@ impl Driver {
                 self.wrote(task, |journal| journal.forget(task));
             }
             Effect::Report(statuses) => self.report(statuses),
+            Effect::ApplyNetworks(turn, set) => self.want_networks(turn, set),
+            Effect::ReportNetworks(report) => self.report_networks(report),
             Effect::Resync => {}
             Effect::WakeAt(at) => self.wake_at = Some(at),
         }

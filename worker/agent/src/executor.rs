@@ -5,19 +5,23 @@
 //! operation leaves nothing that a later `remove` of the same task would not clean up.
 //! Operations of one task never overlap; those of different tasks run side by side.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use swarm_types::endpoint::Port;
 use swarm_types::id::{NetworkId, NodeId, TaskId};
-use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
-use swarm_types::node::{NetworkDescription, NodeDescription};
+use swarm_types::network_set::{NetworkDifference, NetworkSet};
+use swarm_types::node::NodeDescription;
 use swarm_types::placement::Platform;
 use swarm_types::task::{ContainerStatus, Task};
 use swarm_types::time::Timestamp;
 use tokio::sync::watch;
 
+pub use swarm_worker_core::networks::NetworkStatus;
 pub use swarm_worker_core::observed::{Exit, Found, FoundState};
 
 /// Makes containers real.
@@ -77,18 +81,39 @@ pub trait NetworkService: Send + Sync {
     fn status(&self) -> watch::Receiver<NetworkStatus>;
 }
 
-/// How a node's networks are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NetworkStatus {
-    /// What cannot be made so, or is wrong; sorted.
-    pub problems: Vec<NetworkProblem>,
-    /// The node's end of the networks.
-    pub description: NetworkDescription,
+/// The networks of this node, and its tasks' ends of them.
+pub trait TaskNetworks: NetworkService {
+    /// Makes the task's network namespace with its links and host-mode ports, before its container is
+    /// created. Waits until the node was told of the task's networks. Idempotent. An attachment that
+    /// cannot be made leaves nothing, if it fails and if it is dropped.
+    fn attach<'a>(&'a self, task: &'a Task) -> BoxFuture<'a, Result<TaskLinks, ExecError>>;
+    /// Removes them again. Fine if there are none.
+    fn detach(&self, task: TaskId) -> BoxFuture<'_, Result<(), ExecError>>;
+    /// What [`TaskNetworks::attach`] made for a task, if it did.
+    fn links(&self, task: TaskId) -> TaskLinks;
+    /// Removes those of all tasks but these. Called once, before any other operation on tasks.
+    fn keep_only<'a>(&'a self, tasks: &'a BTreeSet<TaskId>) -> BoxFuture<'a, Result<(), ExecError>>;
 }
 
-/// For executors without networks: everything is always as wanted.
+/// A task's end of the networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskLinks {
+    /// The network namespace that its container joins; none: it gets one with nothing but loopback.
+    pub namespace: Option<PathBuf>,
+    /// Its host-mode ports, each with the port that the node gave it.
+    pub ports: Vec<Port>,
+}
+
+/// For nodes without networks: everything is always as wanted, but no task can be attached.
 #[derive(Debug, Default)]
 pub struct NoNetworks(watch::Sender<NetworkStatus>);
+
+impl NoNetworks {
+    /// With what is wrong.
+    pub fn because(status: NetworkStatus) -> Self {
+        Self(watch::Sender::new(status))
+    }
+}
 
 impl NetworkService for NoNetworks {
     fn apply(&self, _set: Arc<NetworkSet>) -> BoxFuture<'_, ()> {
@@ -99,6 +124,29 @@ impl NetworkService for NoNetworks {
     }
     fn status(&self) -> watch::Receiver<NetworkStatus> {
         self.0.subscribe()
+    }
+}
+
+impl TaskNetworks for NoNetworks {
+    fn attach<'a>(&'a self, task: &'a Task) -> BoxFuture<'a, Result<TaskLinks, ExecError>> {
+        let attached = match task.attachments.is_empty() {
+            true => Ok(TaskLinks::default()),
+            false => {
+                let status = self.0.borrow();
+                let why = status.problems.first().map_or("it has none", |p| p.text.as_str());
+                Err(ExecError::Fatal(format!("attach to networks: not possible on this node: {why}")))
+            }
+        };
+        Box::pin(std::future::ready(attached))
+    }
+    fn detach(&self, _: TaskId) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn links(&self, _: TaskId) -> TaskLinks {
+        TaskLinks::default()
+    }
+    fn keep_only<'a>(&'a self, _: &'a BTreeSet<TaskId>) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

@@ -5,6 +5,7 @@
 //! that is a restart of the daemon.
 
 mod images;
+mod networks;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,8 +26,10 @@ use tokio::sync::watch;
 
 use crate::executor::{
     ExecError, Executor, Exit, Found, FoundState, ImageInfo, ImageService, LogLine, LogOptions, LogStream,
-    NetworkService, NoNetworks,
+    NetworkService,
 };
+
+pub use networks::FakeNetworks;
 
 /// How tasks of an image behave. The default: everything works at once and runs until it is stopped.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +66,7 @@ pub struct FakeContainer {
 pub struct FakeExecutor {
     inner: Arc<Mutex<Inner>>,
     changes: watch::Sender<u64>,
-    networks: NoNetworks,
+    networks: FakeNetworks,
 }
 
 struct Inner {
@@ -98,7 +101,7 @@ impl FakeExecutor {
         Arc::new(Self {
             inner: Arc::new(Mutex::new(inner)),
             changes: watch::Sender::new(0),
-            networks: NoNetworks::default(),
+            networks: FakeNetworks::default(),
         })
     }
 
@@ -138,6 +141,11 @@ impl FakeExecutor {
     /// All operations stand still, or go on.
     pub fn freeze(&self, frozen: bool) {
         self.change(|inner| inner.frozen = frozen);
+    }
+
+    /// Its networks.
+    pub fn fake_networks(&self) -> &FakeNetworks {
+        &self.networks
     }
 
     /// The containers that exist.
@@ -246,7 +254,11 @@ impl Inner {
 impl Executor for FakeExecutor {
     fn set_node(&self, _: NodeId) {}
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        async { self.lock().description.clone() }.boxed()
+        async {
+            let network = self.networks.status().borrow().description.clone();
+            NodeDescription { network, ..self.lock().description.clone() }
+        }
+        .boxed()
     }
 
     fn recover(&self) -> BoxFuture<'_, Result<Vec<(TaskId, Found)>, ExecError>> {

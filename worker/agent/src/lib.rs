@@ -12,6 +12,7 @@ mod commands;
 mod log_source;
 mod logs;
 mod managers;
+mod network_file;
 mod session;
 mod task_states;
 

@@ -1,19 +1,22 @@
 //! Session: one registration with one manager, from dialling to its end.
 //!
-//! Registers, sends heartbeats as often as the manager wants, hands on assignments, carries statuses
-//! up and commands out. Everything that it starts ends with it.
+//! Registers, sends heartbeats as often as the manager wants, hands on assignments and the networks'
+//! set, carries statuses up and commands out. Everything that it starts ends with it.
+
+mod call;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_proto::{LEADER_METADATA, MAX_MESSAGE_BYTES, v1};
+use swarm_proto::{MAX_MESSAGE_BYTES, v1};
 use swarm_types::assignment::AssignmentsMessage;
-use swarm_types::defaults;
 use swarm_types::id::{NodeId, SessionId, TaskId};
+use swarm_types::network_set::NetworksMessage;
 use swarm_types::node::Node;
 use swarm_types::task::TaskStatus;
 use swarm_types::task_state::TaskState;
+use swarm_worker_core::networks::NetworkReport;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -24,6 +27,7 @@ use v1::command::Command;
 use v1::dispatcher_client::DispatcherClient;
 use v1::session_message::Message;
 
+use self::call::{heart, period, refused, report, report_networks};
 use crate::commands;
 use crate::dial::{DialError, Dialer};
 use crate::executor::Executor;
@@ -33,8 +37,6 @@ use crate::task_states::TaskStates;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to register a node, or to take statuses: both wait for a commit.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A heartbeat that takes longer than this, and than two periods, ends the session.
-const MIN_HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a session needs.
 pub(crate) struct Session {
@@ -56,7 +58,9 @@ pub(crate) enum Event {
     Connected { session: SessionId, addr: String },
     Cluster(Box<ClusterView>),
     Assigned(SessionId, AssignmentsMessage),
+    Networks(SessionId, NetworksMessage),
     Reported(Vec<(TaskId, TaskState)>),
+    NetworksReported,
     SaidGoodbye,
 }
 
@@ -64,6 +68,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum Order {
     Report(Vec<(TaskId, TaskStatus)>),
+    ReportNetworks(NetworkReport),
     Goodbye,
 }
 
@@ -102,7 +107,8 @@ impl SessionError {
         match self {
             SessionError::Redirected { leader, .. } => Some(leader),
             SessionError::Closed { leader, .. } => leader.as_deref(),
-            SessionError::Dial { .. }
+            SessionError::Dial { source: DialError::Elsewhere(leader), .. } => Some(leader),
+            SessionError::Dial { source: DialError::Failed(_), .. }
             | SessionError::DialTimeout(_)
             | SessionError::Call { .. }
             | SessionError::CallTimeout { .. }
@@ -116,6 +122,7 @@ impl SessionError {
 enum Part {
     Heart(SessionError),
     Report(Result<Vec<(TaskId, TaskState)>, SessionError>),
+    ReportNetworks(Result<(), SessionError>),
     Goodbye,
     Command,
 }
@@ -202,6 +209,10 @@ impl Session {
                 Some(part) = live.parts.join_next() => match part {
                     Ok(Part::Heart(e)) => return Err(e),
                     Ok(Part::Report(states)) => self.tell(Event::Reported(states?)).await?,
+                    Ok(Part::ReportNetworks(taken)) => {
+                        taken?;
+                        self.tell(Event::NetworksReported).await?;
+                    }
                     Ok(Part::Goodbye) => self.tell(Event::SaidGoodbye).await?,
                     Ok(Part::Command) => live.commands.retain(|_, handle| !handle.is_finished()),
                     // A command that was cancelled.
@@ -219,7 +230,10 @@ impl Session {
                     AssignmentsMessage::try_from(wire).map_err(|e| self.malformed(e.to_string()))?;
                 self.tell(Event::Assigned(live.session, message)).await
             }
-            Some(Message::Networks(_)) => Ok(()),
+            Some(Message::Networks(wire)) => {
+                let message = NetworksMessage::try_from(wire).map_err(|e| self.malformed(e.to_string()))?;
+                self.tell(Event::Networks(live.session, message)).await
+            }
             Some(Message::Command(command)) => {
                 self.command(live, command);
                 Ok(())
@@ -275,6 +289,11 @@ impl Session {
                 live.parts
                     .spawn(async move { Part::Report(report(client, session_id, addr, statuses).await) });
             }
+            Order::ReportNetworks(networks) => {
+                live.parts.spawn(async move {
+                    Part::ReportNetworks(report_networks(client, session_id, addr, networks).await)
+                });
+            }
             Order::Goodbye => {
                 live.parts.spawn(async move {
                     let said = timeout(CALL_TIMEOUT, client.goodbye(v1::GoodbyeRequest { session_id })).await;
@@ -311,72 +330,4 @@ struct Live {
     beat: watch::Sender<Duration>,
     /// Another manager that was named as the leader.
     leader: Option<String>,
-}
-
-fn period(ms: u64) -> Duration {
-    if ms == 0 { defaults::HEARTBEAT_PERIOD } else { Duration::from_millis(ms) }
-}
-
-/// An answer that is an error: perhaps it names the leader.
-fn refused(call: &'static str, addr: &str, status: Status) -> SessionError {
-    let leader = status.metadata().get(LEADER_METADATA).and_then(|v| v.to_str().ok());
-    match leader.filter(|l| !l.is_empty() && *l != addr) {
-        Some(leader) => SessionError::Redirected { addr: addr.into(), leader: leader.into() },
-        None => SessionError::Call { call, addr: addr.into(), status: Box::new(status) },
-    }
-}
-
-/// Sends heartbeats until one fails.
-async fn heart(
-    mut client: DispatcherClient<Channel>,
-    session: SessionId,
-    addr: String,
-    mut period_watch: watch::Receiver<Duration>,
-) -> SessionError {
-    let call = "heartbeat";
-    let mut every = *period_watch.borrow_and_update();
-    let mut next = tokio::time::Instant::now() + every;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            Ok(()) = period_watch.changed() => {
-                every = *period_watch.borrow_and_update();
-                next = next.min(tokio::time::Instant::now() + every);
-                continue;
-            }
-        }
-        next = tokio::time::Instant::now() + every;
-        let request = v1::HeartbeatRequest { session_id: session.to_string() };
-        let patience = (every * 2).max(MIN_HEARTBEAT_TIMEOUT);
-        match timeout(patience, client.heartbeat(request)).await {
-            Ok(Ok(answer)) => {
-                let ms = answer.into_inner().period_ms;
-                if ms > 0 {
-                    every = period(ms);
-                }
-            }
-            Ok(Err(status)) => return refused(call, &addr, status),
-            Err(_) => return SessionError::CallTimeout { call, addr },
-        }
-    }
-}
-
-async fn report(
-    mut client: DispatcherClient<Channel>,
-    session_id: String,
-    addr: String,
-    statuses: Vec<(TaskId, TaskStatus)>,
-) -> Result<Vec<(TaskId, TaskState)>, SessionError> {
-    let call = "report statuses";
-    let update = |(id, status): &(TaskId, TaskStatus)| v1::TaskStatusUpdate {
-        task_id: id.to_string(),
-        status: Some(status.into()),
-    };
-    let updates = statuses.iter().map(update).collect();
-    let request = v1::UpdateTaskStatusRequest { session_id, updates };
-    match timeout(CALL_TIMEOUT, client.update_task_status(request)).await {
-        Ok(Ok(_)) => Ok(statuses.into_iter().map(|(id, status)| (id, status.state)).collect()),
-        Ok(Err(status)) => Err(refused(call, &addr, status)),
-        Err(_) => Err(SessionError::CallTimeout { call, addr }),
-    }
 }

@@ -1,6 +1,6 @@
 //! Agent: a worker as one value. Routes what happens to the tasks, and says what to do about it.
 //!
-//! Reads:   assignments, outcomes of operations, what was found on the node.
+//! Reads:   assignments, the networks' set, outcomes of operations, what was found on the node.
 //! Writes:  the table of this node's tasks; `Task.status` from ACCEPTED.
 //! Never:   restarts a task; stops one because managers are out of reach.
 //! Start:   [`Agent::handle`].
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use swarm_types::assignment::AssignmentsMessage;
 use swarm_types::id::{Seed, SessionId, TaskId};
+use swarm_types::network_set::{NetworkSet, NetworksMessage};
 use swarm_types::task::{Task, TaskStatus};
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
@@ -18,6 +19,7 @@ use swarm_types::time::Timestamp;
 use crate::assignments::{Chain, Verdict, changes};
 use crate::backoff::{Backoff, CALM};
 use crate::entry::Entry;
+use crate::networks::{Gap, NetworkReport, NetworkStatus, Networks};
 use crate::observed::Found;
 use crate::reporter::Reporter;
 use crate::step::{Next, Op, Outcome};
@@ -33,12 +35,22 @@ pub enum Input {
         /// Containers that exist.
         found: BTreeMap<TaskId, Found>,
     },
+    /// The networks' set that an earlier daemon kept. After `Restored`, before any session.
+    NetworksRestored(Arc<NetworkSet>),
     /// A dispatcher has registered this node.
     Connected(SessionId),
     /// The session is over, or there is none because dialling or registering failed.
     Lost(LostReason),
     /// A message of this session's assignment stream.
     Assigned(SessionId, AssignmentsMessage),
+    /// A message of this session's stream of networks.
+    Networks(SessionId, NetworksMessage),
+    /// The kernel agrees with the set of this turn, as far as it can, and so with all before it.
+    NetworksApplied(u64),
+    /// What the data plane cannot do, or the node's end of the networks, has changed.
+    NetworkStatus(NetworkStatus),
+    /// The dispatcher has taken the last `Effect::ReportNetworks`.
+    NetworksReported,
     /// An operation has ended. Exactly one for each `Effect::Run`, unless the daemon dies.
     OpFinished(TaskId, Op, Outcome),
     /// The dispatcher has taken these states.
@@ -77,7 +89,12 @@ pub enum Effect {
     Forget(TaskId),
     /// Tell the dispatcher; answer with `Reported`, or with `Lost` if that fails.
     Report(Vec<(TaskId, TaskStatus)>),
-    /// A message of the assignment stream is missing: open the stream again.
+    /// Make the kernel agree with this set and keep it so, and keep the set for the next daemon; answer
+    /// with `NetworksApplied` of this turn or of a later one.
+    ApplyNetworks(u64, Arc<NetworkSet>),
+    /// Tell the dispatcher; answer with `NetworksReported`, or with `Lost` if that fails.
+    ReportNetworks(NetworkReport),
+    /// A message of a stream is missing: open the session again.
     Resync,
     /// Send `Tick` at this time; replaces the time asked for before.
     WakeAt(Timestamp),
@@ -93,6 +110,7 @@ pub struct Agent {
     session_since: Timestamp,
     chain: Chain,
     reporter: Reporter,
+    networks: Networks,
     backoff: Backoff,
     wakes: BTreeMap<TaskId, Timestamp>,
     wake_at: Option<Timestamp>,
@@ -109,6 +127,7 @@ impl Agent {
             session_since: Timestamp::ZERO,
             chain: Chain::default(),
             reporter: Reporter::default(),
+            networks: Networks::default(),
             backoff: Backoff::new(seed),
             wakes: BTreeMap::new(),
             wake_at: None,
@@ -129,11 +148,33 @@ impl Agent {
                 self.reporter.taken(&states);
                 BTreeSet::new()
             }
+            Input::NetworksRestored(set) => {
+                let (turn, set) = self.networks.restored(&set);
+                out.push(Effect::ApplyNetworks(turn, set));
+                BTreeSet::new()
+            }
+            Input::Networks(session, message) => self.told(session, &message, &mut out),
+            Input::NetworksApplied(turn) => {
+                self.networks.applied(turn);
+                BTreeSet::new()
+            }
+            Input::NetworkStatus(status) => {
+                self.networks.status(status);
+                BTreeSet::new()
+            }
+            Input::NetworksReported => {
+                self.networks.taken();
+                BTreeSet::new()
+            }
             Input::Leave => self.leave(now, &mut out),
             Input::Tick => self.due(now),
         };
         for id in touched {
             self.advance(id, now, &mut out);
+        }
+        if self.leaving && self.tasks.is_empty() && self.strays.is_empty() {
+            // Tasks that are told to stop may still answer; after the last one nothing is to stay.
+            out.extend(self.networks.clear().map(|(turn, set)| Effect::ApplyNetworks(turn, set)));
         }
         self.report(&mut out);
         self.plan_wake(&mut out);
@@ -170,9 +211,14 @@ impl Agent {
         self.tasks.is_empty()
     }
 
-    /// No task and no container is left here.
+    /// No task and no container is left here, and the kernel has the networks that it is to have.
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty() && self.strays.is_empty()
+        self.tasks.is_empty() && self.strays.is_empty() && self.networks.is_settled()
+    }
+
+    /// The networks' set that the kernel is to agree with.
+    pub fn network_set(&self) -> &Arc<NetworkSet> {
+        self.networks.set()
     }
 
     fn restored(
@@ -204,6 +250,7 @@ impl Agent {
         self.session_since = now;
         self.chain.reset();
         self.reporter.interrupted();
+        self.networks.interrupted();
         BTreeSet::new()
     }
 
@@ -213,6 +260,7 @@ impl Agent {
         }
         self.chain.reset();
         self.reporter.interrupted();
+        self.networks.interrupted();
         let after = match reason {
             LostReason::Redirected => self.backoff.redirected(),
             LostReason::Broken => self.backoff.failed(),
@@ -292,6 +340,23 @@ impl Agent {
             out.push(Effect::Persist(Arc::clone(&entry.task)));
         }
         true
+    }
+
+    /// A manager says what is to be of the networks.
+    fn told(
+        &mut self,
+        session: SessionId,
+        message: &NetworksMessage,
+        out: &mut Vec<Effect>,
+    ) -> BTreeSet<TaskId> {
+        if self.session == Some(session) && !self.leaving {
+            match self.networks.told(message) {
+                Ok(Some((turn, set))) => out.push(Effect::ApplyNetworks(turn, set)),
+                Ok(None) => {}
+                Err(Gap) => out.push(Effect::Resync),
+            }
+        }
+        BTreeSet::new()
     }
 
     fn leave(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> BTreeSet<TaskId> {
@@ -390,6 +455,11 @@ impl Agent {
             && let Some(statuses) = self.reporter.next_call()
         {
             out.push(Effect::Report(statuses));
+        }
+        if self.session.is_some()
+            && let Some(report) = self.networks.next_report()
+        {
+            out.push(Effect::ReportNetworks(report));
         }
     }
 

@@ -43,18 +43,25 @@ impl Chain {
 
     /// Decides whether `message` is the next one, and remembers it if so.
     pub fn accept(&mut self, message: &AssignmentsMessage) -> Verdict {
-        match message.kind {
+        self.accept_numbers(message.kind, message.results_in)
+    }
+
+    /// As [`Chain::accept`], for a message of any kind with these numbers.
+    pub fn accept_numbers(&mut self, kind: AssignmentsKind, results_in: u64) -> Verdict {
+        match kind {
+            // A session has one; said again, it is older than what came after it.
+            AssignmentsKind::Complete if self.applied.is_some_and(|at| results_in <= at) => Verdict::Ignore,
             AssignmentsKind::Complete => {
-                self.applied = Some(message.results_in);
+                self.applied = Some(results_in);
                 self.resync_asked = false;
                 Verdict::Apply
             }
             AssignmentsKind::Incremental { applies_to } => match self.applied {
                 Some(at) if at == applies_to => {
-                    self.applied = Some(message.results_in);
+                    self.applied = Some(results_in);
                     Verdict::Apply
                 }
-                Some(at) if message.results_in <= at => Verdict::Ignore,
+                Some(at) if results_in <= at => Verdict::Ignore,
                 _ if self.resync_asked => Verdict::Ignore,
                 _ => {
                     self.applied = None;
@@ -120,6 +127,15 @@ mod tests {
                 .collect();
         use Verdict::{Apply, Gap, Ignore};
         assert_eq!(said, [Gap, Ignore, Apply, Apply, Ignore, Gap, Ignore, Apply, Apply]);
+    }
+
+    #[test]
+    fn a_complete_set_that_comes_again_brings_nothing_back() {
+        let mut chain = Chain::default();
+        let said: Vec<_> = [whole(1), diff(1), whole(1), diff(2)].iter().map(|m| chain.accept(m)).collect();
+        assert_eq!(said, [Verdict::Apply, Verdict::Apply, Verdict::Ignore, Verdict::Apply]);
+        chain.reset();
+        assert_eq!(chain.accept(&whole(1)), Verdict::Apply, "of another session");
     }
 
     #[test]

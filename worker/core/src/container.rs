@@ -5,6 +5,7 @@
 //! Never:   looks at the image (that is `image_config`), touches the node.
 //! Start:   [`plan`].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use swarm_types::container::{ContainerNetwork, Mount};
@@ -49,6 +50,9 @@ pub struct ContainerPlan {
     pub read_only: bool,
     /// Which network it sees.
     pub network: ContainerNetwork,
+    /// Its own addresses, which its host name stands for: those on its networks, or else the one that it
+    /// goes out by. None: it is on no network.
+    pub addrs: Vec<IpAddr>,
     /// What it may use at most.
     pub limits: Limits,
 }
@@ -78,8 +82,15 @@ pub fn plan(task: &Task, node: &NodeFacts) -> Result<ContainerPlan, ExpandError>
         stop_grace_period: spec.stop_grace_period.unwrap_or(defaults::STOP_GRACE_PERIOD),
         read_only: spec.read_only,
         network: spec.network,
+        addrs: addrs(task),
         limits: task.spec.resources.limits,
     })
+}
+
+/// The attachment after those of the networks that were asked for is the way out.
+fn addrs(task: &Task) -> Vec<IpAddr> {
+    let asked = task.spec.networks.len().max(1);
+    task.attachments.iter().take(asked).flat_map(|a| a.addrs.iter().copied()).collect()
 }
 
 /// The user's labels, and ours over them: tools find containers by ours, so they must be true.
@@ -149,6 +160,22 @@ mod tests {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into();
         assert_eq!(plan.labels, want);
+    }
+
+    #[test]
+    fn the_way_out_is_an_own_address_only_if_there_is_no_other() {
+        let on = |n: u8| swarm_types::network::Attachment {
+            addrs: vec![[10, 0, n, 5].into()],
+            ..Default::default()
+        };
+        let mut made = task(|_| {});
+        assert_eq!(plan(&made, &node()).unwrap().addrs, Vec::<IpAddr>::new());
+        made.attachments = vec![on(255)];
+        assert_eq!(plan(&made, &node()).unwrap().addrs, [IpAddr::from([10, 0, 255, 5])]);
+        Arc::make_mut(&mut made.spec).networks = vec![Default::default(), Default::default()];
+        made.attachments = vec![on(1), on(2), on(255)];
+        let addrs = plan(&made, &node()).unwrap().addrs;
+        assert_eq!(addrs, [IpAddr::from([10, 0, 1, 5]), IpAddr::from([10, 0, 2, 5])]);
     }
 
     #[test]

@@ -95,7 +95,10 @@ impl Entry {
     pub(crate) fn learn(&mut self, theirs: &Arc<Task>, now: Timestamp) -> bool {
         let mut task = Task::clone(theirs);
         task.desired_state = task.desired_state.max(self.task.desired_state);
-        let ahead = task.status.state > self.task.status.state;
+        // What is final there is final, even if this node says otherwise: a power cut may have taken the
+        // end from the journal, and what the container shows may be read otherwise.
+        let ended = task.status.state.is_terminal() && task.status.state != self.task.status.state;
+        let ahead = ended || task.status.state > self.task.status.state;
         if !ahead {
             task.status = self.task.status.clone();
         }

@@ -196,6 +196,8 @@ impl World {
                 assert!(self.report.is_none(), "two calls at once");
                 self.report = Some(statuses.iter().map(|(id, s)| (*id, s.state)).collect());
             }
+            Effect::ApplyNetworks(turn, _) => self.handle(Input::NetworksApplied(turn)),
+            Effect::ReportNetworks(_) => self.handle(Input::NetworksReported),
             Effect::Resync => self.resync = true,
             Effect::WakeAt(at) => self.wake = Some(at),
         }

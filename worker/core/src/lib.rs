@@ -17,6 +17,7 @@ pub mod observed;
 pub mod reporter;
 
 pub mod network;
+pub mod networks;
 
 pub mod container;
 pub mod image_config;

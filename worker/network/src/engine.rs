@@ -144,8 +144,8 @@ impl Engine {
         let first = !std::mem::replace(&mut self.has_plan, true);
         let before = std::mem::take(&mut self.plan);
         for (place, namespace) in plan.namespaces {
-            let same = before.get(&place).filter(|old| **old == namespace).cloned();
-            self.plan.insert(place, same.unwrap_or(namespace));
+            let same = before.get(&place).filter(|old| Arc::ptr_eq(old, &namespace) || **old == namespace);
+            self.plan.insert(place, same.cloned().unwrap_or(namespace));
         }
         self.plan.entry(Place::Host).or_default();
         // news that were not read yet must not be lost under what we are going to change

@@ -6,8 +6,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use std::sync::Arc;
 
 use support::*;
 use swarm_worker_core::network::firewall::{MapElements, Table, Verdict};
@@ -153,7 +154,7 @@ async fn tasks_come_and_go_and_leave_nothing() {
     let world = World::new();
     let kernel = world.kernel();
     let start = Instant::now();
-    let made = churn(&world, &kernel, 30).await;
+    let made = churn(&world, &kernel, 100).await;
     println!("{made} task namespaces with links made and removed: {:?}", start.elapsed());
     assert_eq!(kernel.apply(Plan::default()).await.unwrap().problems, []);
     assert_eq!(world.files(), Vec::<String>::new());
@@ -186,10 +187,8 @@ async fn ten_thousand_services_come_and_go_and_leave_nothing() {
             let chain = net.chains.remove(&name).unwrap();
             net.chains.insert(own(&name), chain);
         }
-        let MapElements::Verdicts(elements) = &mut Arc::make_mut(net.maps.get_mut("svc").unwrap()).elements
-        else {
-            unreachable!()
-        };
+        let svc = Arc::make_mut(net.maps.get_mut("svc").unwrap());
+        let MapElements::Verdicts(elements) = &mut svc.elements else { unreachable!() };
         for to in elements.values_mut() {
             let Verdict::Goto(name) = to else { unreachable!() };
             *name = own(name);

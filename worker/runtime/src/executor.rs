@@ -5,6 +5,7 @@ mod files;
 mod images;
 mod logs;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use swarm_types::task::{ContainerStatus, Task};
 use swarm_types::time::{Clock, Timestamp};
 use swarm_worker_agent::executor::{
     ExecError, Executor, Exit, Found, FoundState, ImageService, LogLine, LogOptions, NetworkService,
-    NoNetworks,
+    NoNetworks, TaskLinks, TaskNetworks,
 };
 use swarm_worker_core::container::{ContainerPlan, plan};
 use swarm_worker_core::image_config::{ImageConfig, Process, merge};
@@ -82,7 +83,7 @@ pub struct RuntimeExecutor {
     /// Set by the daemon once the node has an id: for templates and labels.
     node: std::sync::RwLock<NodeId>,
     description: NodeDescription,
-    networks: NoNetworks,
+    networks: Arc<dyn TaskNetworks>,
 }
 
 impl RuntimeExecutor {
@@ -107,15 +108,14 @@ impl RuntimeExecutor {
         let files = Files::open(dir.clone()).map_err(|e| ExecutorError::Folder(dir, e))?;
         let description = describe::describe(&settings, containers.controllers());
         let node = std::sync::RwLock::new(NodeId::default());
-        Ok(RuntimeExecutor {
-            settings,
-            containers,
-            images,
-            files,
-            node,
-            description,
-            networks: NoNetworks::default(),
-        })
+        let networks = Arc::new(NoNetworks::default());
+        Ok(RuntimeExecutor { settings, containers, images, files, node, description, networks })
+    }
+
+    /// With what makes the networks of containers; before anything else is done.
+    #[must_use]
+    pub fn with_networks(self, networks: Arc<dyn TaskNetworks>) -> Self {
+        Self { networks, ..self }
     }
 
     fn facts(&self) -> NodeFacts {
@@ -139,10 +139,14 @@ impl RuntimeExecutor {
         let plan = plan(task, &self.facts()).map_err(fatal)?;
         check_sources(&plan)?;
         let process = merge(&plan, &image_config(&image)).map_err(fatal)?;
+        let links = match plan.network {
+            ContainerNetwork::Host => TaskLinks::default(),
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge => self.networks.attach(task).await?,
+        };
         // From here on the image stays until `remove` gives it back.
         let image = self.images.lease(&id, &image.id.to_string()).map_err(temporary)?;
         let files = self.files.make(&id, &plan).map_err(temporary)?;
-        let config = config(&plan, process, &image, files);
+        let config = config(&plan, process, &image, files, links);
         let warnings = self.containers.create(&id, config).await.map_err(temporary)?;
         for warning in warnings {
             tracing::warn!(task.id = id, warning, "a limit is not enforced on this machine");
@@ -170,7 +174,39 @@ impl RuntimeExecutor {
                 return Err(temporary(e));
             }
         };
-        Ok(status(&id, pid))
+        Ok(ContainerStatus { ports: self.networks.links(task.id).ports, ..status(&id, pid) })
+    }
+
+    /// What has ended needs no network: its addresses may soon be another task's. What cannot be removed
+    /// now is removed with the container, or when a daemon starts.
+    async fn unplug(&self, task: TaskId) {
+        if let Err(e) = self.networks.detach(task).await {
+            tracing::warn!(task.id = %task, error = %e, "the links of a task that has ended cannot be removed yet");
+        }
+    }
+
+    async fn begin(&self, task: &Task) -> Result<ContainerStatus, ExecError> {
+        let started = self.run(task).await;
+        if let Err(ExecError::Fatal(_)) = &started {
+            self.unplug(task.id).await;
+        }
+        started
+    }
+
+    async fn ended(&self, task: TaskId) -> Result<Exit, ExecError> {
+        let ended = match self.containers.wait(task.as_str()).await {
+            Ok(exit) => Ok(exit_out(exit)),
+            Err(e @ (WaitError::NotFound(_) | WaitError::NotStarted(_))) => Err(fatal(e)),
+            Err(e @ WaitError::Watch { .. }) => return Err(temporary(e)),
+        };
+        self.unplug(task).await;
+        ended
+    }
+
+    async fn stop(&self, task: TaskId) -> Result<Exit, ExecError> {
+        let exit = self.end(task).await?;
+        self.unplug(task).await;
+        Ok(exit)
     }
 
     async fn end(&self, task: TaskId) -> Result<Exit, ExecError> {
@@ -194,6 +230,7 @@ impl RuntimeExecutor {
     async fn wipe(&self, task: TaskId) -> Result<(), ExecError> {
         let id = task.to_string();
         self.containers.remove(&id).await.map_err(temporary)?;
+        self.networks.detach(task).await?;
         self.files.remove(&id).map_err(temporary)?;
         self.images.release(&id).map_err(temporary)?;
         Ok(())
@@ -201,18 +238,29 @@ impl RuntimeExecutor {
 
     async fn find(&self) -> Result<Vec<(TaskId, Found)>, ExecError> {
         let found = self.containers.recover().await.map_err(temporary)?;
-        let ids: std::collections::BTreeSet<String> = found.iter().map(|f| f.id.clone()).collect();
+        let ids: BTreeSet<String> = found.iter().map(|f| f.id.clone()).collect();
         self.files.keep_only(&ids).map_err(temporary)?;
         for owner in self.images.leases().into_keys().filter(|o| !ids.contains(o)) {
             self.images.release(&owner).map_err(temporary)?;
         }
-        Ok(found.into_iter().map(found_out).collect())
+        let found: Vec<_> = found.into_iter().map(found_out).collect();
+        let alive = |(id, f): &(TaskId, Found)| (!matches!(f.state, FoundState::Exited(_))).then_some(*id);
+        let alive: BTreeSet<TaskId> = found.iter().filter_map(alive).collect();
+        self.networks.keep_only(&alive).await?;
+        let with_ports = |(id, mut f): (TaskId, Found)| {
+            f.container.ports = self.networks.links(id).ports;
+            (id, f)
+        };
+        Ok(found.into_iter().map(with_ports).collect())
     }
 }
 
 impl Executor for RuntimeExecutor {
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        Box::pin(async { self.description.clone() })
+        Box::pin(async {
+            let network = self.networks.status().borrow().description.clone();
+            NodeDescription { network, ..self.description.clone() }
+        })
     }
     fn set_node(&self, node: NodeId) {
         *self.node.write().expect("no code panics while it holds the id") = node;
@@ -224,19 +272,13 @@ impl Executor for RuntimeExecutor {
         Box::pin(self.make(task))
     }
     fn start<'a>(&'a self, task: &'a Task) -> BoxFuture<'a, Result<ContainerStatus, ExecError>> {
-        Box::pin(self.run(task))
+        Box::pin(self.begin(task))
     }
     fn wait(&self, task: TaskId) -> BoxFuture<'_, Result<Exit, ExecError>> {
-        Box::pin(async move {
-            match self.containers.wait(task.as_str()).await {
-                Ok(exit) => Ok(exit_out(exit)),
-                Err(e @ (WaitError::NotFound(_) | WaitError::NotStarted(_))) => Err(fatal(e)),
-                Err(e @ WaitError::Watch { .. }) => Err(temporary(e)),
-            }
-        })
+        Box::pin(self.ended(task))
     }
     fn shutdown(&self, task: TaskId) -> BoxFuture<'_, Result<Exit, ExecError>> {
-        Box::pin(self.end(task))
+        Box::pin(self.stop(task))
     }
     fn remove(&self, task: TaskId) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(self.wipe(task))
@@ -245,7 +287,7 @@ impl Executor for RuntimeExecutor {
         logs::stream(self.containers.clone(), task, options)
     }
     fn networks(&self) -> &dyn NetworkService {
-        &self.networks
+        self.networks.as_ref()
     }
     fn images(&self) -> &dyn ImageService {
         &self.images
@@ -325,7 +367,13 @@ fn image_config(image: &Image) -> ImageConfig {
     }
 }
 
-fn config(plan: &ContainerPlan, process: Process, image: &Image, files: Vec<FileMount>) -> ContainerConfig {
+fn config(
+    plan: &ContainerPlan,
+    process: Process,
+    image: &Image,
+    files: Vec<FileMount>,
+    links: TaskLinks,
+) -> ContainerConfig {
     let mut labels = process.labels;
     labels.insert(GRACE_LABEL.into(), plan.stop_grace_period.as_millis().to_string());
     ContainerConfig {
@@ -344,7 +392,9 @@ fn config(plan: &ContainerPlan, process: Process, image: &Image, files: Vec<File
             pids: plan.limits.pids,
         },
         network: match plan.network {
-            ContainerNetwork::Loopback | ContainerNetwork::Bridge => Network::None,
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge => {
+                links.namespace.map_or(Network::None, Network::Namespace)
+            }
             ContainerNetwork::Host => Network::Host,
         },
         // Checked when the spec was accepted; an image may still name one that is none.

@@ -303,6 +303,26 @@ async fn namespaces_are_its_own() {
 }
 
 #[tokio::test]
+async fn a_network_namespace_that_somebody_made_is_joined() {
+    let place = Place::new();
+    let file = place.path("netns");
+    let made = support::NetworkNamespace::at(&file);
+    let script = "readlink /proc/self/ns/net; ls /sys/class/net; cat /sys/class/net/lo/mtu";
+    let joined = ContainerConfig { network: Network::Namespace(file.clone()), ..place.shell(script) };
+    let (_, output) = place.run("c", joined.clone()).await;
+    assert_eq!(output, format!("{}\nlo\n4242", made.name), "the one that was made, with its /sys");
+    drop(made);
+
+    // What is left is a file like any other.
+    match place.begin("d", joined).await {
+        Err(StartError::Failed { code, message }) => {
+            assert_eq!((code, message.as_str()), (125, "join the network namespace: invalid argument"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_executed_is_said_in_dockers_words() {
     let place = Place::new();
     let cases: [(&str, i32, &str); 6] = [

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupPlan;
 
-/// The version that this code writes, and the only one it reads.
-pub const CONFIG_VERSION: u32 = 1;
+/// The version that this code writes. From 2 on a container may join a network namespace.
+pub const CONFIG_VERSION: u32 = 2;
+/// The oldest version that it reads: all that an older one can say means the same.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +159,7 @@ pub struct Limits {
 }
 
 /// What the container sees of the network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// A namespace of its own with loopback only.
@@ -165,6 +167,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// One that somebody made, by its file. Who made it has switched its loopback on.
+    Namespace(PathBuf),
 }
 
 /// Bounds of the log: at most `max_size × max_files` bytes are kept.
@@ -245,6 +249,14 @@ mod tests {
         config.mounts.push(Mount::Tmpfs { target: "/t".into(), size_bytes: 1, mode: 0o700 });
         let text = serde_json::to_string(&config).expect("serializes");
         assert_eq!(serde_json::from_str::<ContainerConfig>(&text).expect("parses"), config);
+    }
+
+    #[test]
+    fn a_network_of_the_first_version_means_the_same() {
+        for (text, network) in [("\"none\"", Network::None), ("\"host\"", Network::Host)] {
+            assert_eq!(serde_json::from_str::<Network>(text).expect("parses"), network);
+            assert_eq!(serde_json::to_string(&network).expect("serializes"), text);
+        }
     }
 
     #[test]

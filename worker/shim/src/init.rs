@@ -1,6 +1,7 @@
 //! The container's first process, from the split to the moment it becomes the user's program.
 //!
-//! The order matters: sources of binds are opened while the host is still in sight; the root is
+//! The order matters: the network is joined first of all, so that nothing of the container ever sees
+//! another one; sources of binds are opened while the host is still in sight; the root is
 //! entered before any path of the image is touched; limits are in force from the first step;
 //! the filter goes in while the process may still do so without `no_new_privs`.
 
@@ -61,6 +62,9 @@ fn prepare(
     };
     step("watch the supervisor", sys::prctl(libc::PR_SET_PDEATHSIG, KILL))?;
     leave_if_orphaned(orphaned);
+    if let Network::Namespace(path) = &config.network {
+        step("join the network namespace", join(path))?;
+    }
     step("enter the cgroups", doors.enter())?;
     step("make a cgroup namespace", unshare(CloneFlags::CLONE_NEWCGROUP).map_err(Into::into))?;
     step("begin a session", nix::unistd::setsid().map(drop).map_err(Into::into))?;
@@ -109,6 +113,12 @@ fn prepare(
 }
 
 const KILL: libc::c_ulong = 9;
+
+/// Nobody may mistake another file for a network: the kernel refuses all but a network namespace.
+fn join(namespace: &std::path::Path) -> io::Result<()> {
+    let file = File::open(namespace)?;
+    nix::sched::setns(file, CloneFlags::CLONE_NEWNET).map_err(Into::into)
+}
 
 fn hostname(config: &ContainerConfig) -> String {
     if config.hostname.is_empty() { config.id.chars().take(12).collect() } else { config.hostname.clone() }

@@ -18,7 +18,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::bundle::Bundle;
 use crate::cgroup::CgroupPlan;
 use crate::clock;
-use crate::config::{CONFIG_VERSION, ContainerConfig, Network};
+use crate::config::{CONFIG_VERSION, ContainerConfig, Network, OLDEST_VERSION};
 use crate::init;
 use crate::log::{Cutter, Stream, Writer};
 use crate::record::{self, Durability, Exit, Process, StartFailure, Started};
@@ -105,16 +105,19 @@ fn read_config(bundle: &Bundle) -> Result<ContainerConfig, StartFailure> {
         .map_err(|e| StartFailure::setup(format!("read {}: {e}", bundle.config().display())))?;
     let config: ContainerConfig = serde_json::from_slice(&text)
         .map_err(|e| StartFailure::setup(format!("read {}: {e}", bundle.config().display())))?;
-    if config.version != CONFIG_VERSION {
+    if !(OLDEST_VERSION..=CONFIG_VERSION).contains(&config.version) {
         let message = format!("container was made by another version ({})", config.version);
         return Err(StartFailure::setup(message));
     }
     Ok(config)
 }
 
-fn namespaces(network: Network) -> libc::c_int {
+fn namespaces(network: &Network) -> libc::c_int {
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if network == Network::None { own | libc::CLONE_NEWNET } else { own }
+    match network {
+        Network::None => own | libc::CLONE_NEWNET,
+        Network::Host | Network::Namespace(_) => own,
+    }
 }
 
 fn start(bundle: &Bundle, myself: Process) -> Result<Running, StartFailure> {
@@ -128,7 +131,7 @@ fn start(bundle: &Bundle, myself: Process) -> Result<Running, StartFailure> {
         clean(&config.cgroup);
         StartFailure::setup(failure)
     })?;
-    let child = match sys::clone(namespaces(config.network), doors.born_into.as_ref().map(AsFd::as_fd)) {
+    let child = match sys::clone(namespaces(&config.network), doors.born_into.as_ref().map(AsFd::as_fd)) {
         Err(e) => {
             clean(&config.cgroup);
             return Err(StartFailure::setup(format!("make namespaces: {e}")));

@@ -20,11 +20,15 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
     let mut found = inspect::Found::new("node");
     for reference in &args.nodes {
-        let node = found.note(reference, super::get(client, reference).await)?;
-        let Some((node, manager)) = node else { continue };
+        let entry = found.note(reference, super::get_entry(client, reference).await)?;
+        let Some(mut entry) = entry else { continue };
+        let problems = std::mem::take(&mut entry.network_problems);
+        let (node, manager) = super::entry(entry)?;
         match args.pretty {
-            true => found.sheet(output::pretty::node(&node, manager.as_ref(), crate::system::now())),
-            false => found.object(output::inspect::node(&node, manager.as_ref())),
+            true => {
+                found.sheet(output::pretty::node(&node, manager.as_ref(), &problems, crate::system::now()));
+            }
+            false => found.object(output::inspect::node(&node, manager.as_ref(), &problems)),
         }
     }
     found.print(&args.flags, args.pretty)

@@ -50,9 +50,14 @@ pub(crate) async fn run(command: NodeCommand, globals: &Globals) -> Outcome {
 
 /// One node by id, name or `self`.
 async fn get(client: &Client, reference: &str) -> Outcome<(Node, Option<v1::ManagerStatus>)> {
+    entry(get_entry(client, reference).await?)
+}
+
+/// As [`get`], with all that managers say of it.
+async fn get_entry(client: &Client, reference: &str) -> Outcome<v1::NodeEntry> {
     let reference = client.node_reference(reference).await?;
     let answer = client.control().get_node(v1::GetNodeRequest { reference }).await?.into_inner();
-    entry(answer.entry.unwrap_or_default())
+    Ok(answer.entry.unwrap_or_default())
 }
 
 fn entry(entry: v1::NodeEntry) -> Outcome<(Node, Option<v1::ManagerStatus>)> {

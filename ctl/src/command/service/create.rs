@@ -3,6 +3,7 @@
 use swarm_proto::v1::CreateServiceRequest;
 
 use crate::client::Client;
+use crate::command::network;
 use crate::error::{Failure, Outcome};
 use crate::flags::create::CreateFlags;
 use crate::flags::name;
@@ -16,7 +17,7 @@ use crate::progress::{self, Wait};
              the service is there all the same.\n\
              \n\
              Examples:\n\
-             \x20 swarmctl service create --name web --replicas 3 demo:1\n\
+             \x20 swarmctl service create --name web --replicas 3 -p 8080:80 --network front demo:1\n\
              \x20 swarmctl service create --constraint node.labels.disk==ssd --limit-memory 256m demo:1 --verbose"
 )]
 pub(crate) struct Args {
@@ -37,7 +38,9 @@ pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
             std::fs::read_to_string(path).map_err(|e| Failure::io(format!("read {}", path.display()), &e))?;
         files.push((path.display().to_string(), text));
     }
-    let spec = args.flags.spec(&name, &files, &|name| std::env::var(name).ok()).map_err(Failure::Refused)?;
+    let known = network::resolve(client, args.flags.network.iter().map(|wish| wish.name.as_str())).await?;
+    let own = |name: &str| std::env::var(name).ok();
+    let spec = args.flags.spec(&name, &files, &own, &|n| network::id(&known, n)).map_err(Failure::Refused)?;
     let request = CreateServiceRequest { spec: Some((&spec).into()) };
     let answer = client.control().create_service(request).await?.into_inner();
     output::line(&answer.service_id);

@@ -74,7 +74,7 @@ fn row(service: &Service, running: u64, desired: u64) -> Row {
             json!(service.spec.mode.as_str()),
             json!(format!("{running}/{desired}{most}")),
             json!(image),
-            json!(""),
+            json!(output::port::ingress(&service.endpoint.ports)),
         ],
     }
 }
@@ -127,6 +127,19 @@ mod tests {
             aaaaaaaaaaaa   web10     replicated   1/3                    nginx:1
         "#]]
         .assert_eq(&list.render(&Format::default()).unwrap());
+    }
+
+    #[test]
+    fn ports_are_those_that_every_node_has() {
+        let mut service =
+            Service { id: "s1".into(), spec: testing::service("web").build(), ..Service::default() };
+        for text in ["8080-8081:80-81", "published=90,target=90,mode=host", "30000:53/udp"] {
+            service.endpoint.ports.extend(crate::flags::publish::parse(text).unwrap().0);
+        }
+        let entry = ServiceEntry { service: Some((&service).into()), running_tasks: 1, desired_tasks: 1 };
+        let list = listing(vec![entry], &Filters::default()).unwrap();
+        let format = Format { format: Some("{{.Ports}}".into()), quiet: false };
+        assert_eq!(list.render(&format).unwrap(), "*:8080-8081->80-81/tcp, *:30000->53/udp\n");
     }
 
     #[test]

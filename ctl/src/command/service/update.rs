@@ -4,6 +4,7 @@ use swarm_types::service::Service;
 
 use super::Change;
 use crate::client::Client;
+use crate::command::network;
 use crate::error::{Failure, Outcome};
 use crate::flags::update::UpdateFlags;
 use crate::output;
@@ -15,7 +16,8 @@ use crate::progress::{self, Wait, WaitFlags};
              \n\
              Examples:\n\
              \x20 swarmctl service update --image demo:2 --update-parallelism 2 web\n\
-             \x20 swarmctl service update --env-add LEVEL=debug --label-rm old web"
+             \x20 swarmctl service update --env-add LEVEL=debug --label-rm old web\n\
+             \x20 swarmctl service update --publish-add 9090:80 --network-add back web"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -43,13 +45,14 @@ pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
     if args.rollback {
         let service = super::get(client, &args.service).await?;
         let mut spec = service.spec.clone();
-        let edited = args.flags.apply(&mut spec, &own);
+        let edited = args.flags.apply(&mut spec, &own, &|name| Err(name.to_owned()));
         if edited.is_err() || spec != service.spec {
             return Err(Failure::Usage("other flags may not be combined with --rollback".into()));
         }
         return rollback(RollbackArgs { wait: args.wait, service: args.service }, client).await;
     }
-    let edit = |spec: &mut _| args.flags.apply(spec, &own);
+    let known = network::resolve(client, args.flags.networks()).await?;
+    let edit = |spec: &mut _| args.flags.apply(spec, &own, &|name| network::id(&known, name));
     let before = super::change(client, &args.service, Change::Edit(&edit)).await?;
     output::line(&args.service);
     let stable = args.flags.common.update_monitor;

@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Address to listen at [default: 0.0.0.0:2377]
     #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
     listen_addr: String,
+    /// Address for the traffic of networks: IP or interface [default: the advertised one]
+    #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
+    data_path_addr: String,
     /// Whether this node gets tasks: active, pause or drain
     #[arg(long, value_name = "WORD", default_value = "active", value_parser = super::availability)]
     availability: Availability,
@@ -41,6 +44,7 @@ pub(crate) async fn run(args: Args, globals: &Globals) -> Outcome {
         advertise_addr: args.advertise_addr,
         listen_addr: args.listen_addr,
         availability: swarm_proto::v1::Availability::from(args.availability).into(),
+        data_path_addr: args.data_path_addr,
     };
     let answer = Client::connect(globals).await?.local().join(request).await?.into_inner();
     if !answer.joined {

@@ -6,6 +6,7 @@ use swarm_types::task::Task;
 
 use crate::client::Client;
 use crate::command::inspect::{Found, InspectFlags};
+use crate::command::network;
 use crate::error::{Failure, Outcome};
 use crate::output;
 
@@ -26,7 +27,11 @@ pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
         let GetTaskResponse { task, unfit_nodes } = answer.into_inner();
         let missing = Malformed { field: "task".into(), problem: "missing".into() };
         let task = Task::try_from(task.ok_or(missing)?)?;
-        found.object(output::inspect::task(&task, &unfit_nodes));
+        let networks = match task.attachments.is_empty() {
+            true => Vec::new(),
+            false => network::list(client).await?,
+        };
+        found.object(output::inspect::task(&task, &unfit_nodes, &networks));
     }
     found.print(&args.flags, false)
 }

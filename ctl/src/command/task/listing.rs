@@ -97,6 +97,7 @@ fn row(task: &Task, again: bool, names: &BTreeMap<String, String>, flags: &TaskF
         err if whole => format!("\"{err}\""),
         err => format!("\"{}\"", human::cut(err, 30)),
     };
+    let ports = task.status.container.as_ref().map(|c| output::port::host(&c.ports)).unwrap_or_default();
     Row {
         shown: again.then(|| (1, format!(" \\_ {name}"))),
         values: vec![
@@ -107,7 +108,7 @@ fn row(task: &Task, again: bool, names: &BTreeMap<String, String>, flags: &TaskF
             json!(human::capital(task.desired_state.as_str())),
             json!(format!("{} {ago} ago", human::capital(task.status.state.as_str()))),
             json!(error),
-            json!(""),
+            json!(ports),
         ],
     }
 }
@@ -171,6 +172,17 @@ mod tests {
             {"ID":"task1oldaaaaaaaaaaaaaaaaa","Name":"web.1","Image":"nginx:1@sha256:abc","Node":"m1","DesiredState":"Shutdown","CurrentState":"Failed 4 minutes ago","Error":"\"task: non-zero exit (137): out of memory\"","Ports":""}
             {"ID":"task2aaaaaaaaaaaaaaaaaaaa","Name":"web.2","Image":"nginx:1@sha256:abc","Node":"m1","DesiredState":"Running","CurrentState":"Running 3 minutes ago","Error":"","Ports":""}
         "#]].assert_eq(&show(&TaskFlags { format, no_trunc: true, ..TaskFlags::default() }));
+    }
+
+    #[test]
+    fn ports_are_those_of_the_node() {
+        let mut one = task("t1", 1, 0, TaskState::Running, "");
+        let ports = crate::flags::publish::parse("published=8081,target=80,mode=host").unwrap().0;
+        one.status.container = Some(swarm_types::task::ContainerStatus { ports, ..Default::default() });
+        let format = Format { format: Some("{{.Ports}}".into()), quiet: false };
+        let flags = TaskFlags::default();
+        let list = listing(vec![one], &BTreeMap::new(), &flags, Timestamp(0)).unwrap();
+        assert_eq!(list.render(&format).unwrap(), "*:8081->80/tcp\n");
     }
 
     #[test]

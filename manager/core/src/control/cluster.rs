@@ -1,7 +1,7 @@
 //! The cluster: founded, joined, updated, given other tokens.
 //!
 //! Reads:   the cluster, nodes.
-//! Writes:  Cluster; births of nodes.
+//! Writes:  Cluster; births of nodes, and of the first ingress network.
 //! Never:   makes secrets: keys and tokens are made outside and handed in.
 //! Start:   [`found`], [`join`].
 
@@ -11,6 +11,7 @@ use swarm_types::node::{Availability, ManagerMembership, Node, NodeDescription, 
 use swarm_types::valid;
 
 use super::{Denied, in_sequence};
+use crate::allocator::subnet;
 use crate::store::Draft;
 
 /// What a cluster begins with.
@@ -34,10 +35,10 @@ pub struct Founding {
     pub membership: ManagerMembership,
 }
 
-/// Writes the first objects: the cluster and its first node.
+/// Writes the first objects: the cluster, its first node, and the ingress network.
 ///
 /// # Errors
-/// There is a cluster already; the settings are invalid.
+/// There is a cluster already; the settings are invalid; the pools have no room for a subnet.
 pub fn found(draft: &mut Draft, founding: Founding) -> Result<(), Denied> {
     if let Some(cluster) = draft.cluster() {
         return Err(Denied::AlreadyExists { kind: "cluster", name: cluster.spec.annotations.name.clone() });
@@ -48,8 +49,12 @@ pub fn found(draft: &mut Draft, founding: Founding) -> Result<(), Denied> {
         spec: founding.spec,
         root_ca: founding.root_ca,
         join_tokens: founding.join_tokens,
+        key_epoch: 1,
+        key_epoch_at: draft.now(),
         ..Cluster::default()
     });
+    let ingress = subnet::ingress(draft, founding.cluster);
+    draft.put_network(ingress.map_err(|e| Denied::Precondition(e.to_string()))?);
     draft.put_node(Node {
         description: founding.description,
         manager: Some(founding.membership),

@@ -1,7 +1,7 @@
 //! Control: what a user's command does to the store, or why it is denied.
 //!
 //! Reads:   the tables that the command names.
-//! Writes:  Service.spec, Node.spec, Cluster; births of services and nodes, and their removal.
+//! Writes:  Service.spec, Node.spec, Cluster; births of networks, services and nodes, and their removal.
 //! Never:   waits for what it set off; touches tasks.
 //! Start:   [`service::create`].
 //!
@@ -9,7 +9,9 @@
 //! refused if a written object changed meanwhile: the caller then drafts again on a newer view.
 
 pub mod cluster;
+pub mod network;
 pub mod node;
+pub mod reach;
 pub mod resolve;
 pub mod service;
 

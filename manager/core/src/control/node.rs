@@ -1,7 +1,7 @@
 //! Nodes: updated, promoted, demoted, removed.
 //!
 //! Reads:   nodes, the cluster's certificate life.
-//! Writes:  Node.spec; removal of nodes; Cluster.removed_nodes.
+//! Writes:  Node.spec; removal of nodes; Cluster.removed_nodes; Network.released of what they had.
 //! Never:   changes what a node *is*: `role` and membership follow (see [`crate::role`]).
 //! Start:   [`update`], [`remove`].
 
@@ -11,6 +11,7 @@ use swarm_types::node::{Node, NodeSpec, NodeState, Role};
 use swarm_types::valid;
 
 use super::{Denied, in_sequence};
+use crate::allocator::address::Releases;
 use crate::role::{Member, keeps_quorum};
 use crate::store::{Draft, Key};
 
@@ -52,26 +53,23 @@ pub(super) fn one_more_manager(draft: &Draft) -> Result<(), Denied> {
 }
 
 fn may_demote(draft: &mut Draft, node: &Node, members: &[Member]) -> Result<(), Denied> {
-    let managers: Vec<_> =
-        draft.nodes().filter(|n| n.spec.role == Role::Manager).map(|n| (n.id, n.manager.clone())).collect();
+    let managers: Vec<NodeId> =
+        draft.nodes().filter(|n| n.spec.role == Role::Manager).map(|n| n.id).collect();
     if managers.len() == 1 {
         let text = "attempting to demote the last manager of the swarm";
         return Err(Denied::Precondition(text.into()));
     }
     // Those that are on their way out are not counted on.
-    let stay = |member: &&Member| {
-        let id_of = |m: &swarm_types::node::ManagerMembership| m.raft_id;
-        managers.iter().any(|(_, m)| m.as_ref().map(id_of) == Some(member.raft_id))
-    };
+    let stay = |member: &&Member| managers.contains(&member.node);
     let group: Vec<Member> = members.iter().filter(stay).copied().collect();
-    if let Some(membership) = &node.manager
-        && !keeps_quorum(&group, membership.raft_id)
+    if let Some(own) = group.iter().find(|member| member.node == node.id)
+        && !keeps_quorum(&group, own.raft_id)
     {
         let text = "can't remove member from the raft: this would result in a loss of quorum";
         return Err(Denied::Precondition(text.into()));
     }
     // Two demotions at once must not each count on the other's node.
-    for (id, _) in managers {
+    for id in managers {
         draft.require_unchanged(Key::Node(id));
     }
     Ok(())
@@ -101,6 +99,13 @@ pub fn remove(draft: &mut Draft, id: &NodeId, force: bool) -> Result<(), Denied>
         let until = now.plus(cluster.spec.cert_expiry).plus(defaults::REMOVED_NODE_SLACK);
         cluster.removed_nodes.insert(*id, until);
         draft.put_cluster(cluster);
+    }
+    if let Some(ingress) = draft.ingress_network().map(|n| n.id) {
+        let mut releases = Releases::default();
+        releases.add(ingress, &node.entry, now);
+        for network in releases.networks(draft, now) {
+            draft.put_network(network);
+        }
     }
     draft.delete_node(id);
     Ok(())

@@ -1,6 +1,6 @@
 //! Resolve: which object a user means by a name, an id, or the beginning of an id.
 //!
-//! Reads:   services, nodes, tasks.
+//! Reads:   services, networks, nodes, tasks.
 //! Writes:  nothing.
 //! Never:   guesses: what stands for several is refused.
 //! Start:   [`service`], [`node`], [`task`].
@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use swarm_types::network::Network;
 use swarm_types::node::Node;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -25,6 +26,18 @@ pub fn service<'a>(view: &'a View, name: &'a str) -> Result<&'a Arc<Service>, De
     match exact {
         Some(service) => Ok(service),
         None => only("service", name, prefix(name, view.services_by_prefix(name))),
+    }
+}
+
+/// The network meant by `name`.
+///
+/// # Errors
+/// [`Denied::NotFound`], [`Denied::Ambiguous`].
+pub fn network<'a>(view: &'a View, name: &'a str) -> Result<&'a Arc<Network>, Denied> {
+    let exact = full(name).and_then(|id| view.network(&id.into())).or_else(|| view.network_by_name(name));
+    match exact {
+        Some(network) => Ok(network),
+        None => only("network", name, prefix(name, view.networks_by_prefix(name))),
     }
 }
 

@@ -56,13 +56,28 @@ pub fn is_assigned(task: &Task) -> bool {
 }
 
 impl Assignments {
-    /// A session began: the complete set, numbered 1.
-    pub fn register(&mut self, view: &View, node: NodeId, session: SessionId) -> Delivery {
-        let tasks = view.tasks_on_node(&node).filter(|task| is_assigned(task));
-        let changes = tasks.cloned().map(AssignmentChange::Update).collect();
+    /// A session began: the complete set, numbered 1. Tasks that are kept back are in it as running on;
+    /// they are given back too, for [`Assignments::update`] when their time has come.
+    pub fn register(
+        &mut self,
+        view: &View,
+        node: NodeId,
+        session: SessionId,
+        kept_back: impl Fn(&TaskId) -> bool,
+    ) -> (Delivery, Vec<Arc<Task>>) {
+        let (mut changes, mut kept) = (Vec::new(), Vec::new());
+        for task in view.tasks_on_node(&node).filter(|task| is_assigned(task)) {
+            if kept_back(&task.id) {
+                kept.push(task.clone());
+                let running = Task { desired_state: TaskState::Running, ..Task::clone(task) };
+                changes.push(AssignmentChange::Update(Arc::new(running)));
+            } else {
+                changes.push(AssignmentChange::Update(task.clone()));
+            }
+        }
         self.streams.insert(node, Stream { session, sent: 1, changes: BTreeMap::new() });
         let message = AssignmentsMessage { kind: AssignmentsKind::Complete, results_in: 1, changes };
-        Delivery { node, session, message }
+        (Delivery { node, session, message }, kept)
     }
 
     /// A session ended.
@@ -72,8 +87,8 @@ impl Assignments {
         }
     }
 
-    /// Notes what a committed event means for a node.
-    pub fn observe(&mut self, event: &Event) {
+    /// Notes what a committed event means for a node, unless `keep_back` takes the task.
+    pub fn observe(&mut self, event: &Event, mut keep_back: impl FnMut(&Arc<Task>) -> bool) {
         let task = |object: Option<&Object>| match object {
             Some(Object::Task(task)) if is_assigned(task) => Some(task.clone()),
             _ => None,
@@ -83,7 +98,7 @@ impl Assignments {
             (Some(old), None) => self.note(&old.node, old.id, AssignmentChange::Remove(old.id)),
             (None, Some(new)) => self.update(new),
             (Some(old), Some(new)) => {
-                if tells_something(&old, &new) {
+                if tells_something(&old, &new) && !keep_back(&new) {
                     self.update(new);
                 }
             }
@@ -95,7 +110,8 @@ impl Assignments {
         self.note(node, task, AssignmentChange::Remove(task));
     }
 
-    fn update(&mut self, task: Arc<Task>) {
+    /// Notes that a node is to have the task as it is here.
+    pub fn update(&mut self, task: Arc<Task>) {
         let node = task.node;
         self.note(&node, task.id, AssignmentChange::Update(task));
     }

@@ -6,9 +6,11 @@
 //! Start:   [`Sessions`], [`Statuses`], [`Assignments`].
 
 mod assignments;
+mod networks;
 mod sessions;
 mod status;
 
 pub use assignments::{Assignments, Delivery, is_assigned};
+pub use networks::{Networks, NetworksDelivery};
 pub use sessions::{Close, CloseReason, Registration, Sessions};
 pub use status::{Statuses, Verdict};

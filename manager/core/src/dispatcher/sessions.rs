@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use swarm_types::defaults;
 use swarm_types::id::{NodeId, SessionId};
-use swarm_types::node::{Node, NodeDescription, NodeState};
+use swarm_types::node::{NetworkDescription, Node, NodeDescription, NodeState};
 use swarm_types::time::Timestamp;
 
 use crate::context::Context;
@@ -159,6 +159,17 @@ impl Sessions {
                 self.closes.push(Close { node, session, reason: CloseReason::UnknownSession });
                 false
             }
+        }
+    }
+
+    /// A node's end of the networks is another one now. True if that is to be written.
+    pub fn describe_network(&mut self, node: &NodeId, network: NetworkDescription) -> bool {
+        match self.live.get_mut(node) {
+            Some(live) if live.description.network != network => {
+                live.description.network = network;
+                self.dirty.insert(*node)
+            }
+            _ => false,
         }
     }
 

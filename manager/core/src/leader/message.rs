@@ -7,7 +7,8 @@
 
 use swarm_types::assignment::AssignmentsMessage;
 use swarm_types::id::{NodeId, SessionId, TaskId};
-use swarm_types::node::NodeDescription;
+use swarm_types::network_set::{NetworkProblem, NetworksMessage};
+use swarm_types::node::{NetworkDescription, NodeDescription};
 use swarm_types::task::TaskStatus;
 use swarm_types::time::Timestamp;
 
@@ -37,8 +38,21 @@ pub enum Input {
     Tick,
     /// Something about the session of a node's agent.
     Session(NodeId, SessionInput),
+    /// An agent says what its kernel made of what it was told of the networks.
+    NetworkStatus(NodeId, SessionId, NetworkReport),
     /// An agent says how its tasks are.
     Statuses(NodeId, SessionId, Vec<(TaskId, TaskStatus)>),
+}
+
+/// What an agent says of the networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkReport {
+    /// Number of the set that the kernel agrees with.
+    pub applied: u64,
+    /// But for these.
+    pub problems: Vec<NetworkProblem>,
+    /// The node's end of the networks, if it is another than it was when the session began.
+    pub description: Option<NetworkDescription>,
 }
 
 /// What happens to the session of an agent.
@@ -74,6 +88,10 @@ pub enum Effect {
     Propose(Proposal),
     /// Send this on a session.
     Send(NodeId, SessionId, AssignmentsMessage),
+    /// Send this on a session.
+    SendNetworks(NodeId, SessionId, NetworksMessage),
+    /// Say this to whoever keeps watch: a node's networks have these problems now (none: all is well).
+    NetworkProblems(NodeId, Vec<NetworkProblem>),
     /// End this session.
     Close(NodeId, SessionId, CloseReason),
     /// Give a [`Input::Tick`] at this time; replaces the wish before.

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::store::{Draft, Object, Refused, Store, Transaction};
 use swarm_types::assignment::{AssignmentChange, AssignmentsKind, AssignmentsMessage};
 use swarm_types::id::ServiceId;
+use swarm_types::network_set::{NetworkSet, NetworksMessage};
 use swarm_types::node::{Availability, NodeState, Role};
 use swarm_types::service::ServiceSpec;
 use swarm_types::task::Task;
@@ -23,6 +24,8 @@ pub(super) struct Agent {
     pub(super) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(super) number: u64,
     pub(super) closed: Option<CloseReason>,
+    /// What it was told of the networks.
+    pub(super) networks: NetworkSet,
 }
 
 pub(super) struct Cluster {
@@ -35,6 +38,8 @@ pub(super) struct Cluster {
     pub(super) wake: Option<Timestamp>,
     /// Changes of each proposal.
     pub(super) proposals: Vec<Proposal>,
+    /// Kernels agree at once with what their agents are told of the networks.
+    pub(super) kernels: bool,
     /// Agents do what they are told.
     pub(super) obedient: bool,
     /// Nodes whose machine is off.
@@ -60,6 +65,7 @@ impl Cluster {
             agents: BTreeMap::new(),
             wake: None,
             proposals: Vec::new(),
+            kernels: true,
             obedient: true,
             dead: BTreeSet::new(),
             lost_percent: 0,
@@ -123,6 +129,10 @@ impl Cluster {
                             agent.closed = Some(reason);
                         }
                     }
+                    Effect::SendNetworks(node, session, message) => {
+                        inputs.extend(self.tell_networks(node, session, &message));
+                    }
+                    Effect::NetworkProblems(..) => {}
                     Effect::WakeAt(at) => self.wake = Some(at),
                 }
             }
@@ -190,6 +200,32 @@ impl Cluster {
             }
         }
         (self.obedient && !statuses.is_empty()).then_some(Input::Statuses(node, session, statuses))
+    }
+
+    /// What the agent answers to a message of the networks.
+    fn tell_networks(
+        &mut self,
+        node: NodeId,
+        session: SessionId,
+        message: &NetworksMessage,
+    ) -> Option<Input> {
+        if self.dead.contains(&node) {
+            return None;
+        }
+        let agent = self.agents.entry(node).or_default();
+        assert_eq!(agent.session, session, "sent on an old session");
+        if let AssignmentsKind::Incremental { applies_to } = message.kind {
+            assert_eq!(applies_to, agent.networks.version, "a gap");
+        }
+        agent.networks.take(message);
+        self.kernels.then(|| self.agrees(node))
+    }
+
+    /// The node's kernel agrees with all that it was told.
+    pub(super) fn agrees(&self, node: NodeId) -> Input {
+        let agent = &self.agents[&node];
+        let report = NetworkReport { applied: agent.networks.version, ..NetworkReport::default() };
+        Input::NetworkStatus(node, agent.session, report)
     }
 
     pub(super) fn register(&mut self, node: &str) -> SessionId {

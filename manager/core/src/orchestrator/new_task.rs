@@ -76,7 +76,7 @@ pub fn tell(plan: &mut Plan, task: &Task, desired: TaskState, why: Reason) {
 
 /// While an update is paused, a task that ends is replaced by its like: a broken new template must
 /// not creep into the slots that the pause protects. (Swarm uses the new template.)
-fn keeps_old_spec(service: &Service) -> bool {
+pub(crate) fn keeps_old_spec(service: &Service) -> bool {
     let state = service.update_status.as_ref().map(|s| s.state);
     matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused))
 }

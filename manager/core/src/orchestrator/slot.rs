@@ -46,7 +46,7 @@ impl Slot {
     /// Puts tasks of one slot in order of age. Tasks of one age (made in one plan) are told apart
     /// by what can only grow from a task to its replacement, then by id.
     pub fn of(mut tasks: Vec<Arc<Task>>) -> Slot {
-        tasks.sort_by_key(|t| (t.meta.created_at, t.spec_version, t.attempt.count, t.id));
+        tasks.sort_by_key(|t| (t.meta.created_at, t.spec_version, t.attempt.count, t.start_after, t.id));
         Slot { tasks }
     }
 

@@ -14,20 +14,21 @@ use swarm_types::time::Timestamp;
 
 use super::GroupKey;
 use super::filter::{check, check_totals};
-use super::node_info::NodeTable;
+use super::node_info::{NodeInfo, NodeTable};
 use super::score::Score;
 
 /// Places in [`NodeTable::infos`] for up to `count` tasks of a group, one after the other, each the
-/// best at its turn; fewer if no node fits any more.
+/// best at its turn; fewer if no node fits any more. `encrypted`: a network of theirs is.
 pub fn choose(
     table: &mut NodeTable,
     spec: &TaskSpec,
+    encrypted: bool,
     group: &GroupKey,
     count: usize,
     now: Timestamp,
 ) -> Vec<usize> {
-    let fits =
-        table.infos().iter().enumerate().filter(|(_, info)| check(spec, &group.service, info).is_none());
+    let may = |info: &NodeInfo| check(spec, encrypted, &group.service, info).is_none();
+    let fits = table.infos().iter().enumerate().filter(|(_, info)| may(info));
     let scores: Vec<_> = fits.map(|(i, info)| Reverse(Score::of(info, i, group, now))).collect();
     let mut best = BinaryHeap::from(scores);
     let mut chosen = Vec::with_capacity(count.min(1 << 16));

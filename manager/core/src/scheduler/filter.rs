@@ -6,10 +6,11 @@
 //! Start:   [`check`], [`FilterReason`], [`Summary`].
 //!
 //! The filters are asked in a fixed order (swarm.md B4): ready, resources, constraints, platform,
-//! tasks on the node; the first that says no explains.
+//! ports of the node, tasks on the node, encryption; the first that says no explains.
 
 use std::fmt;
 
+use swarm_types::endpoint::Port;
 use swarm_types::id::ServiceId;
 use swarm_types::node::{Availability, Node, NodeState};
 use swarm_types::placement::{Constraint, Platform};
@@ -45,8 +46,12 @@ pub enum FilterReason {
     Constraint(Constraint),
     /// The image has nothing for the node's platform.
     Platform(Platform),
+    /// A task there has this port open, or is about to.
+    HostPort(Port),
     /// The service has so many tasks there that no more are allowed.
     MaxReplicas(u64),
+    /// The node cannot encrypt what leaves it, and a network of the task's wants that.
+    Encryption,
 }
 
 /// The kinds of reasons, in the order of the filters.
@@ -60,10 +65,12 @@ pub enum Kind {
     Memory,
     Constraint,
     Platform,
+    HostPort,
     MaxReplicas,
+    Encryption,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::NotReady,
     Kind::Paused,
     Kind::Drained,
@@ -71,21 +78,27 @@ const KINDS: [Kind; 8] = [
     Kind::Memory,
     Kind::Constraint,
     Kind::Platform,
+    Kind::HostPort,
     Kind::MaxReplicas,
+    Kind::Encryption,
 ];
 
-/// Why a task of `service` may not go to a node; none if it may.
-pub fn check(spec: &TaskSpec, service: &ServiceId, info: &NodeInfo) -> Option<FilterReason> {
+/// Why a task of `service` may not go to a node; none if it may. `encrypted`: a network of the task's is.
+pub fn check(spec: &TaskSpec, encrypted: bool, service: &ServiceId, info: &NodeInfo) -> Option<FilterReason> {
     let Some(node) = info.node() else { return Some(FilterReason::NotReady(NodeState::Unknown)) };
     ready(node)
         .or_else(|| resources(spec, info.free()))
         .or_else(|| placement(spec, node))
+        .or_else(|| host_ports(spec, info))
         .or_else(|| max_replicas(spec, info.tasks_of(service)))
+        .or_else(|| encryption(encrypted, node))
 }
 
 /// The same as [`check`], for a node that passed it and of which only the totals have changed.
 pub fn check_totals(spec: &TaskSpec, service: &ServiceId, info: &NodeInfo) -> Option<FilterReason> {
-    resources(spec, info.free()).or_else(|| max_replicas(spec, info.tasks_of(service)))
+    resources(spec, info.free())
+        .or_else(|| host_ports(spec, info))
+        .or_else(|| max_replicas(spec, info.tasks_of(service)))
 }
 
 /// Does the node take tasks at all?
@@ -126,6 +139,16 @@ pub fn fits_forever(spec: &TaskSpec, node: &Node) -> bool {
     placement(spec, node).is_none()
 }
 
+/// A port of the node is opened once.
+fn host_ports(spec: &TaskSpec, info: &NodeInfo) -> Option<FilterReason> {
+    spec.host_ports.iter().find(|port| info.has_open(port)).map(|port| FilterReason::HostPort(*port))
+}
+
+/// Fail closed: a node that cannot encrypt gets no task that needs it.
+pub fn encryption(encrypted: bool, node: &Node) -> Option<FilterReason> {
+    (encrypted && node.description.network.encryption.is_empty()).then_some(FilterReason::Encryption)
+}
+
 fn max_replicas(spec: &TaskSpec, have: u32) -> Option<FilterReason> {
     let limit = spec.placement.max_replicas_per_node;
     (limit > 0 && u64::from(have) >= limit).then_some(FilterReason::MaxReplicas(limit))
@@ -142,7 +165,9 @@ impl FilterReason {
             FilterReason::Memory { .. } => Kind::Memory,
             FilterReason::Constraint(_) => Kind::Constraint,
             FilterReason::Platform(_) => Kind::Platform,
+            FilterReason::HostPort(_) => Kind::HostPort,
             FilterReason::MaxReplicas(_) => Kind::MaxReplicas,
+            FilterReason::Encryption => Kind::Encryption,
         }
     }
 }
@@ -161,7 +186,11 @@ impl fmt::Display for FilterReason {
             }
             FilterReason::Constraint(broken) => write!(f, "constraint not satisfied: {broken}"),
             FilterReason::Platform(p) => write!(f, "unsupported platform: {}/{}", p.os, p.architecture),
+            FilterReason::HostPort(port) => {
+                write!(f, "host-mode port already in use: {}/{}", port.published, port.protocol.as_str())
+            }
             FilterReason::MaxReplicas(limit) => write!(f, "max replicas per node reached: {limit}"),
+            FilterReason::Encryption => f.write_str("cannot encrypt: a network of the task is encrypted"),
         }
     }
 }
@@ -239,7 +268,9 @@ fn sentence(kind: Kind, n: u32) -> String {
         Kind::Memory => format!("{n} insufficient memory"),
         Kind::Constraint => format!("scheduling constraints not satisfied {on}"),
         Kind::Platform => format!("unsupported platform {on}"),
+        Kind::HostPort => format!("host-mode port already in use {on}"),
         Kind::MaxReplicas => format!("max replicas per node reached {on}"),
+        Kind::Encryption => format!("encryption not available {on}"),
     }
 }
 

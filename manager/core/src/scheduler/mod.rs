@@ -58,6 +58,8 @@ impl GroupKey {
 #[derive(Debug, Clone)]
 struct Group {
     spec: Arc<TaskSpec>,
+    /// See [`room::needs_encryption`]; none: to be found out.
+    encrypted: Option<bool>,
     /// By slot, so that low numbers are placed first.
     tasks: BTreeSet<(u64, TaskId)>,
     blocked: Option<Blocked>,
@@ -101,6 +103,12 @@ impl ControlLoop for Scheduler {
                 self.table.put_node(n)
             }
             Event::Deleted(Object::Node(n)) => self.table.delete_node(&n.id),
+            // Another ingress network may want other things of nodes.
+            Event::Created(Object::Network(n)) | Event::Deleted(Object::Network(n)) if n.spec.ingress => {
+                self.retry.extend(self.waiting.keys());
+                self.waiting.values_mut().for_each(|group| group.encrypted = None);
+                self.retry_on.extend(self.preassigned.keys());
+            }
             Event::Created(_) | Event::Updated { .. } | Event::Deleted(_) => {}
         }
     }
@@ -138,7 +146,8 @@ impl Scheduler {
             self.forget(task);
         } else if task.node.is_empty() {
             let key = GroupKey::of(task);
-            let new = || Group { spec: task.spec.clone(), tasks: BTreeSet::new(), blocked: None };
+            let new =
+                || Group { spec: task.spec.clone(), encrypted: None, tasks: BTreeSet::new(), blocked: None };
             if self.waiting.entry(key).or_insert_with(new).tasks.insert((task.slot, task.id)) {
                 self.retry.insert(key);
             }
@@ -173,7 +182,9 @@ impl Scheduler {
             for (key, group) in &mut self.waiting {
                 let Some(blocked) = &mut group.blocked else { continue };
                 let info = index.map(|i| &self.table.infos()[i]).filter(|info| info.node().is_some());
-                let reason = info.map(|info| check(&group.spec, &key.service, info).map(|r| r.kind()));
+                let reason = info.map(|info| {
+                    check(&group.spec, group.encrypted == Some(true), &key.service, info).map(|r| r.kind())
+                });
                 if blocked.put(id, reason) {
                     self.retry.insert(*key);
                 }
@@ -186,9 +197,9 @@ impl Scheduler {
     fn place_group(&mut self, plan: &mut Plan, ctx: &Context<'_>, key: GroupKey) -> bool {
         let Some(group) = self.waiting.get_mut(&key) else { return true };
         let tasks = next_waiting(plan, group);
-        for (task, index) in
-            tasks.iter().zip(choose::choose(&mut self.table, &group.spec, &key, tasks.len(), ctx.now))
-        {
+        let encrypted = *group.encrypted.get_or_insert_with(|| room::needs_encryption(plan, &group.spec));
+        let chosen = choose::choose(&mut self.table, &group.spec, encrypted, &key, tasks.len(), ctx.now);
+        for (task, index) in tasks.iter().zip(chosen) {
             group.tasks.remove(&(task.slot, task.id));
             let task = assign(task, self.table.infos()[index].id(), ctx);
             self.table.record(&task);
@@ -217,7 +228,10 @@ impl Scheduler {
             let Some(task) = plan.task(&id).filter(|t| waits(t)).cloned() else { continue };
             let index = self.table.index(&node);
             let reason = match index {
-                Some(i) => check(&task.spec, &task.service, &self.table.infos()[i]).map(|r| r.kind()),
+                Some(i) => {
+                    let encrypted = room::needs_encryption(plan, &task.spec);
+                    check(&task.spec, encrypted, &task.service, &self.table.infos()[i]).map(|r| r.kind())
+                }
                 None => Some(Kind::NotReady),
             };
             match (reason, index) {
@@ -242,7 +256,12 @@ impl Blocked {
     fn read(table: &NodeTable, group: &Group, key: &GroupKey) -> Blocked {
         let nodes = table.infos().iter().filter(|info| info.node().is_some());
         let kinds: BTreeMap<NodeId, Kind> = nodes
-            .filter_map(|info| Some((info.id(), check(&group.spec, &key.service, info)?.kind())))
+            .filter_map(|info| {
+                Some((
+                    info.id(),
+                    check(&group.spec, group.encrypted == Some(true), &key.service, info)?.kind(),
+                ))
+            })
             .collect();
         Blocked { summary: kinds.values().copied().collect(), kinds }
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use swarm_types::endpoint::Port;
 use swarm_types::id::{NodeId, ServiceId, TaskId};
 use swarm_types::node::Node;
 use swarm_types::resources::Resources;
@@ -16,6 +17,7 @@ use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
 
 use super::GroupKey;
+use crate::allocator::port::collide;
 
 /// A node and the totals of its tasks.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +32,8 @@ pub struct NodeInfo {
     tasks: u32,
     by_service: BTreeMap<ServiceId, u32>,
     failures: BTreeMap<GroupKey, BTreeMap<TaskId, Timestamp>>,
+    /// Ports that its tasks open, and how many of them think so.
+    ports: BTreeMap<Port, u32>,
 }
 
 impl NodeInfo {
@@ -57,6 +61,11 @@ impl NodeInfo {
     pub fn tasks_of(&self, service: &ServiceId) -> u32 {
         if self.by_service.is_empty() { 0 } else { self.by_service.get(service).copied().unwrap_or(0) }
     }
+    /// A task that has not ended has this port open, or is about to. A port that the node chooses is
+    /// never in the way.
+    pub fn has_open(&self, port: &Port) -> bool {
+        !self.ports.is_empty() && self.ports.keys().any(|open| collide(open, port))
+    }
     /// Tasks of one template that failed on it after `since` and are still remembered.
     pub fn failures_since(&self, group: &GroupKey, since: Timestamp) -> u32 {
         if self.failures.is_empty() {
@@ -73,6 +82,7 @@ impl NodeInfo {
         } else if task.status.state.consumes_resources() {
             self.holding += 1;
             self.reserved = self.reserved.plus(task.spec.resources.reservations);
+            self.open(&task.spec);
         } else if has_failed(task) {
             let failures = self.failures.entry(GroupKey::of(task)).or_default();
             failures.insert(task.id, task.status.applied_at);
@@ -84,6 +94,19 @@ impl NodeInfo {
         self.reserved = self.reserved.plus(spec.resources.reservations);
         self.tasks += 1;
         *self.by_service.entry(*service).or_default() += 1;
+        self.open(spec);
+    }
+
+    fn open(&mut self, spec: &TaskSpec) {
+        for port in spec.host_ports.iter().filter(|p| p.published != 0) {
+            *self.ports.entry(*port).or_default() += 1;
+        }
+    }
+
+    fn close(&mut self, spec: &TaskSpec) {
+        for port in spec.host_ports.iter().filter(|p| p.published != 0) {
+            take_one(&mut self.ports, port);
+        }
     }
 
     fn remove(&mut self, id: &TaskId, counted: &Counted) {
@@ -107,11 +130,11 @@ impl NodeInfo {
     }
 }
 
-fn take_one(counts: &mut BTreeMap<ServiceId, u32>, service: &ServiceId) {
-    if let Some(n) = counts.get_mut(service) {
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(n) = counts.get_mut(key) {
         *n -= 1;
         if *n == 0 {
-            counts.remove(service);
+            counts.remove(key);
         }
     }
 }
@@ -160,6 +183,8 @@ pub struct NodeTable {
     infos: Vec<NodeInfo>,
     /// Exactly what is counted: the same event again, or an older one late, changes nothing.
     counted: BTreeMap<TaskId, Counted>,
+    /// The templates of those counted tasks that open ports.
+    with_ports: BTreeMap<TaskId, Arc<TaskSpec>>,
     touched: BTreeSet<NodeId>,
 }
 
@@ -211,6 +236,7 @@ impl NodeTable {
         if counts(task) {
             let index = self.enter(task.node);
             self.infos[index].add(task);
+            self.note_ports(task);
             self.counted.insert(task.id, Counted::of(task));
             self.touched.insert(task.node);
         }
@@ -225,13 +251,24 @@ impl NodeTable {
 
     /// This is the task that was counted by [`NodeTable::reserve`].
     pub fn record(&mut self, task: &Task) {
+        self.note_ports(task);
         self.counted.insert(task.id, Counted::of(task));
+    }
+
+    fn note_ports(&mut self, task: &Task) {
+        if !task.spec.host_ports.is_empty() && task.status.state.consumes_resources() {
+            self.with_ports.insert(task.id, task.spec.clone());
+        }
     }
 
     /// A task is gone.
     pub fn delete_task(&mut self, id: &TaskId) {
         let Some(old) = self.counted.remove(id) else { return };
+        let spec = if self.with_ports.is_empty() { None } else { self.with_ports.remove(id) };
         if let Some(index) = self.index(&old.node) {
+            if let Some(spec) = spec {
+                self.infos[index].close(&spec);
+            }
             self.infos[index].remove(id, &old);
             self.touched.insert(old.node);
             self.leave(index);

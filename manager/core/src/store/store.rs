@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use swarm_types::id::ServiceId;
 use swarm_types::meta::{Annotations, Meta};
-use swarm_types::network::Network;
+use swarm_types::network::{Network, Subnet};
 use swarm_types::service::Service;
 use swarm_types::task::{Task, TaskSpec};
 use swarm_types::time::Timestamp;
@@ -38,6 +38,17 @@ pub enum Refused {
     /// Another network has the name.
     #[error("network {0} already exists")]
     NetworkNameTaken(String),
+    /// Another network has the addresses or the number, or is the ingress network already.
+    #[error("network {0} is in the way")]
+    NetworkInTheWay(String),
+    /// A network is to be deleted that a service is on.
+    #[error("network {network} is in use by service {service}")]
+    NetworkInUse {
+        /// Its name.
+        network: String,
+        /// The service's.
+        service: String,
+    },
     /// Something is to be deleted that is not there.
     #[error("{0} not found")]
     Missing(Key),
@@ -134,6 +145,9 @@ fn apply_change(view: &mut View, version: u64, at: Timestamp, change: Change) ->
     let source = if let Change::PutTask(_, source) = change { source } else { SpecSource::Inline };
     let old = view.get(&key);
     let Some(mut object) = change.into_object() else {
+        if let Some(Object::Network(network)) = &old {
+            unused(view, network)?;
+        }
         view.delete(&key);
         return old.map(Event::Deleted).ok_or(Refused::Missing(key));
     };
@@ -164,7 +178,32 @@ fn network_named_once(view: &View, network: Arc<Network>) -> Result<Arc<Network>
     let name = &network.spec.annotations.name;
     match view.network_by_name(name) {
         Some(other) if other.id != network.id => Err(Refused::NetworkNameTaken(name.clone())),
-        _ => Ok(network),
+        // What is unique of a network never changes once it is there.
+        _ if view.network(&network.id).is_some() => Ok(network),
+        _ => match view.networks().find(|other| in_the_way(&network, other)) {
+            Some(other) => Err(Refused::NetworkInTheWay(other.spec.annotations.name.clone())),
+            None => Ok(network),
+        },
+    }
+}
+
+/// Two that were made at the same moment did not see each other.
+fn in_the_way(network: &Network, other: &Network) -> bool {
+    let overlap = |a: &Subnet, b: &Subnet| a.net.contains(&b.net) || b.net.contains(&a.net);
+    network.subnets.iter().any(|a| other.subnets.iter().any(|b| overlap(a, b)))
+        || (network.vni != 0 && network.vni == other.vni)
+        || (network.spec.ingress && other.spec.ingress)
+}
+
+/// A service may have come to a network while its removal was on the way.
+fn unused(view: &View, network: &Network) -> Result<(), Refused> {
+    let on = |s: &&Arc<Service>| s.spec.task.networks.iter().any(|a| a.network == network.id);
+    match view.services().find(on) {
+        None => Ok(()),
+        Some(service) => Err(Refused::NetworkInUse {
+            network: network.spec.annotations.name.clone(),
+            service: service.spec.annotations.name.clone(),
+        }),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_types::id::TaskId;
+use swarm_types::node::Node;
 use swarm_types::policy::UpdatePolicy;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
@@ -17,6 +18,7 @@ use swarm_types::time::Timestamp;
 
 use crate::orchestrator::dirty::is_dirty;
 use crate::orchestrator::slot::{Slot, key_of};
+use crate::scheduler::filter;
 use crate::store::{SlotKey, View};
 
 /// How far an update has come, read from the tasks alone.
@@ -104,6 +106,7 @@ impl Progress {
                 self.watch(service, new, failure, now);
             }
             (Some(old), None) if is_held(view, old) => self.held += 1,
+            (Some(old), None) if is_over(view, service, old) => {}
             (Some(old), None) => {
                 self.total += 1;
                 let never_ran =
@@ -157,6 +160,12 @@ impl Progress {
 /// Ended by itself. One that was told to stop, or whose node was lost, says nothing of its template.
 fn failed(task: &Task) -> bool {
     matches!(task.status.state, TaskState::Failed | TaskState::Rejected | TaskState::Complete)
+}
+
+/// It has ended on a node that the new template does not fit: nothing is to take its place.
+fn is_over(view: &View, service: &Service, task: &Task) -> bool {
+    let fits = |node: &Arc<Node>| filter::fits_forever(&service.spec.task, node);
+    task.slot == 0 && !task.is_wanted() && !view.node(&task.node).is_some_and(fits)
 }
 
 /// On a paused node a global task is left alone.

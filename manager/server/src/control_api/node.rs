@@ -24,7 +24,8 @@ fn entry(shared: &Shared, node: &Node) -> v1::NodeEntry {
         reachable: member.is_some_and(|m| m.reachable && m.member.role == MemberRole::Voter),
         addr: member.map(|m| m.member.address.clone()).unwrap_or_default(),
     });
-    v1::NodeEntry { node: Some(node.into()), manager }
+    let network_problems = shared.network_problems.of(&node.id).iter().map(Into::into).collect();
+    v1::NodeEntry { node: Some(node.into()), manager, network_problems }
 }
 
 fn resolve<'a>(view: &'a View, reference: &'a str) -> Result<&'a Arc<Node>, Status> {

@@ -30,7 +30,8 @@ pub(super) async fn create(
     let spec = spec_in(request.spec)?;
     let id = shared.write(|draft, context| control::service::create(draft, spec.clone(), context)).await?;
     tracing::info!(service.id = %id, service.name = spec.annotations.name, "service created");
-    Ok(v1::CreateServiceResponse { service_id: id.to_string(), warnings: Vec::new() })
+    let warnings = control::reach::warnings(&shared.state.view(), &spec);
+    Ok(v1::CreateServiceResponse { service_id: id.to_string(), warnings })
 }
 
 pub(super) async fn update(
@@ -48,8 +49,9 @@ pub(super) async fn update(
     }
     tracing::info!(service.id = %id, rollback = request.rollback, "service updated");
     let view = shared.state.view();
-    let service = view.service(&id).map(|s| s.as_ref().into());
-    Ok(v1::UpdateServiceResponse { service, warnings: Vec::new() })
+    let service = view.service(&id);
+    let warnings = service.map(|s| control::reach::warnings(&view, &s.spec)).unwrap_or_default();
+    Ok(v1::UpdateServiceResponse { service: service.map(|s| s.as_ref().into()), warnings })
 }
 
 pub(super) async fn remove(

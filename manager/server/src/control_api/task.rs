@@ -17,7 +17,7 @@ use crate::manager::Shared;
 use crate::status::denied;
 
 /// A task as users see it: with its passing state.
-fn shown(shared: &Shared, task: &Arc<Task>) -> v1::Task {
+pub(super) fn shown(shared: &Shared, task: &Arc<Task>) -> v1::Task {
     match shared.passing.overlay(task) {
         Some(newer) => (&newer).into(),
         None => task.as_ref().into(),

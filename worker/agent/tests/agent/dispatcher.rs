@@ -35,6 +35,7 @@ pub(crate) struct State {
     pub(crate) goodbyes: u64,
     pub(crate) descriptions: Vec<v1::NodeDescription>,
     pub(crate) reports: Vec<v1::ReportCommandRequest>,
+    pub(crate) networks: Vec<v1::UpdateNetworkStatusRequest>,
     pub(crate) lines: Vec<String>,
     pub(crate) log_ends: Vec<v1::PublishLogsRequest>,
     version: u64,
@@ -218,6 +219,14 @@ impl Dispatcher for Manager {
             state.seen.entry(id).or_default().push(status);
         }
         Ok(Response::new(v1::UpdateTaskStatusResponse {}))
+    }
+
+    async fn update_network_status(
+        &self,
+        request: Request<v1::UpdateNetworkStatusRequest>,
+    ) -> Answer<v1::UpdateNetworkStatusResponse> {
+        self.state().networks.push(request.into_inner());
+        Ok(Response::new(v1::UpdateNetworkStatusResponse {}))
     }
 
     async fn goodbye(&self, _: Request<v1::GoodbyeRequest>) -> Answer<v1::GoodbyeResponse> {

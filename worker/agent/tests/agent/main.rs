@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod dispatcher;
+mod networks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,9 +38,9 @@ struct PlainDialer;
 impl Dialer for PlainDialer {
     fn dial(&self, addr: String) -> BoxFuture<'_, Result<Channel, DialError>> {
         async move {
-            let endpoint =
-                Endpoint::from_shared(format!("http://{addr}")).map_err(|e| DialError(e.to_string()))?;
-            endpoint.connect().await.map_err(|e| DialError(format!("{addr}: {e}")))
+            let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+                .map_err(|e| DialError::Failed(e.to_string()))?;
+            endpoint.connect().await.map_err(|e| DialError::Failed(format!("{addr}: {e}")))
         }
         .boxed()
     }

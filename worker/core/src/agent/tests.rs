@@ -35,6 +35,10 @@ fn words(effects: &[Effect]) -> String {
             let all: Vec<_> = all.iter().map(|(id, s)| format!("{id}={}", s.state)).collect();
             format!("report {}", all.join(","))
         }
+        Effect::ApplyNetworks(turn, set) => format!("apply networks {} in turn {turn}", set.networks.len()),
+        Effect::ReportNetworks(report) => {
+            format!("report networks {} problems {}", report.applied, report.problems.len())
+        }
         Effect::Resync => "resync".into(),
         Effect::WakeAt(at) => format!("wake +{}", at.since(NOW).as_millis()),
     };
@@ -307,8 +311,33 @@ fn leaving_removes_everything() {
     assert_eq!(b.finished("a", Op::Shutdown, ended(0)), "persist a=shutdown; remove a");
     assert_eq!(b.finished("a", Op::Remove, Outcome::Done), "forget a");
     assert!(!b.agent.is_idle());
-    assert_eq!(b.finished("stray", Op::Remove, Outcome::Done), "forget stray");
+    let last = b.finished("stray", Op::Remove, Outcome::Done);
+    assert_eq!(last, "forget stray; apply networks 0 in turn 1", "tasks had their networks to the end");
+    assert!(!b.agent.is_idle());
+    assert_eq!(b.does(Input::NetworksApplied(1)), "");
     assert!(b.agent.is_idle());
+}
+
+#[test]
+fn networks_have_a_chain_of_their_own() {
+    let whole = |results_in| NetworksMessage { kind: AssignmentsKind::Complete, results_in, changes: vec![] };
+    let diff = |applies_to| NetworksMessage {
+        kind: AssignmentsKind::Incremental { applies_to },
+        ..whole(applies_to + 1)
+    };
+    let mut b = Bench::new();
+    assert_eq!(b.does(Input::NetworksRestored(Arc::default())), "apply networks 0 in turn 1");
+    b = b.connected();
+    assert_eq!(b.does(Input::NetworksApplied(1)), "", "no manager asked for that");
+    assert_eq!(b.assigned(set(1, &[])), "");
+    assert_eq!(b.does(Input::Networks("s".into(), whole(5))), "apply networks 0 in turn 2");
+    assert_eq!(b.does(Input::Networks("s".into(), diff(5))), "apply networks 0 in turn 3");
+    assert_eq!(b.does(Input::Networks("other".into(), diff(6))), "");
+    assert_eq!(b.does(Input::NetworksApplied(3)), "report networks 6 problems 0");
+    assert_eq!(b.does(Input::NetworksReported), "");
+    assert_eq!(b.does(Input::Networks("s".into(), diff(7))), "resync");
+    let more = AssignmentChange::Remove("nobody".into());
+    assert_eq!(b.assigned(self::diff(1, vec![more])), "", "the other chain is whole");
 }
 
 #[test]

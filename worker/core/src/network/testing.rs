@@ -136,6 +136,7 @@ impl World {
             entry: own.entry.clone(),
             data_port: self.data_port,
             key_epoch: 0,
+            keys: Vec::new(),
         };
         let peers = self.nodes.values().filter(|peer| peer.index != index);
         NetworkSet {

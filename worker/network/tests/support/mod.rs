@@ -171,7 +171,9 @@ pub fn choice(targets: &[(&str, Option<u16>, u32)]) -> Choice {
 }
 
 pub fn plan(namespaces: Vec<(Place, Namespace)>) -> Plan {
-    Plan { namespaces: namespaces.into_iter().map(|(place, ns)| (place, ns.into())).collect() }
+    Plan {
+        namespaces: namespaces.into_iter().map(|(place, namespace)| (place, Arc::new(namespace))).collect(),
+    }
 }
 
 pub fn veth(peer: Place, peer_name: &str, mac: u8) -> Link {

@@ -11,13 +11,13 @@ use crate::cgroup::Controllers;
 pub(super) fn describe(settings: &Settings, controllers: &Controllers) -> NodeDescription {
     let missing = ["cpu", "memory", "pids"].into_iter().filter(|c| !controllers.has(c));
     NodeDescription {
-        network: swarm_types::node::NetworkDescription::default(),
         hostname: settings.hostname.clone(),
         platform: Platform { os: "linux".into(), architecture: std::env::consts::ARCH.into() },
         resources: Resources { nano_cpus: cpus() * NANO_CPU, memory_bytes: memory() },
         engine_version: settings.version.clone(),
         engine_labels: settings.engine_labels.clone(),
         missing_controllers: missing.map(str::to_owned).collect(),
+        ..NodeDescription::default()
     }
 }
 

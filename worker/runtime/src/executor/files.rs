@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use swarm_types::container::ContainerNetwork;
@@ -26,7 +27,12 @@ impl Files {
         fs::create_dir_all(&dir)?;
         let name = &plan.hostname;
         let (hosts, resolv) = match plan.network {
-            ContainerNetwork::Loopback | ContainerNetwork::Bridge => (own_hosts(name), String::new()),
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge if plan.addrs.is_empty() => {
+                (own_hosts(name), String::new())
+            }
+            ContainerNetwork::Loopback | ContainerNetwork::Bridge => {
+                (networked_hosts(name, &plan.addrs), RESOLVER.to_owned())
+            }
             ContainerNetwork::Host => (read("/etc/hosts")?, read("/etc/resolv.conf")?),
         };
         let contents = [("hosts", hosts), ("hostname", format!("{name}\n")), ("resolv.conf", resolv)];
@@ -60,8 +66,19 @@ impl Files {
     }
 }
 
+const LOCALHOST6: &str = "::1\tlocalhost ip6-localhost ip6-loopback\n";
+
 fn own_hosts(name: &str) -> String {
-    format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+    format!("127.0.0.1\tlocalhost {name}\n{LOCALHOST6}")
+}
+
+/// As Docker's on user-defined networks: the node answers at this address.
+const RESOLVER: &str = "nameserver 127.0.0.11\noptions ndots:0\n";
+
+fn networked_hosts(name: &str, addrs: &[IpAddr]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost\n{LOCALHOST6}");
+    text.extend(addrs.iter().map(|addr| format!("{addr}\t{name}\n")));
+    text
 }
 
 /// A host may lack either file.
@@ -88,5 +105,11 @@ mod tests {
         assert!(!mounts[0].source.exists());
         files.remove("b").unwrap();
         files.remove("b").unwrap();
+
+        let addrs = vec!["10.0.1.5".parse().unwrap(), "fd00::5".parse().unwrap()];
+        let mounts = files.make("c", &ContainerPlan { addrs, ..plan }).unwrap();
+        let text = fs::read_to_string(&mounts[0].source).unwrap();
+        assert!(text.ends_with("10.0.1.5\th\nfd00::5\th\n") && !text.contains("localhost h"), "{text}");
+        assert_eq!(fs::read_to_string(&mounts[2].source).unwrap(), RESOLVER);
     }
 }

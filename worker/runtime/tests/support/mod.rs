@@ -197,3 +197,36 @@ fn image(dir: &Path) {
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(dir.join("bin/garbage"), executable).expect("chmod");
 }
+
+/// A network namespace at a file, with an `lo` that cannot be mistaken.
+pub struct NetworkNamespace {
+    file: PathBuf,
+    pub name: String,
+}
+
+impl NetworkNamespace {
+    pub fn at(file: &Path) -> Self {
+        fs::write(file, "").expect("write");
+        let place = file.to_owned();
+        let made = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("unshare");
+            let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+            let (none, flags) = (None::<&str>, nix::mount::MsFlags::MS_BIND);
+            nix::mount::mount(Some(own.as_str()), &place, none, flags, none).expect("bind");
+            fs::read_link(own).expect("link").to_string_lossy().into_owned()
+        });
+        let made = Self { file: file.to_owned(), name: made.join().expect("made") };
+        let mut net = std::ffi::OsString::from("--net=");
+        net.push(file);
+        let mut set = Command::new("nsenter");
+        set.arg(net).args(["ip", "link", "set", "lo", "mtu", "4242", "up"]);
+        assert!(set.status().expect("nsenter runs").success());
+        made
+    }
+}
+
+impl Drop for NetworkNamespace {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.file, nix::mount::MntFlags::MNT_DETACH).expect("umount");
+    }
+}

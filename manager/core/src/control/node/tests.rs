@@ -22,10 +22,11 @@ fn world(managers: u64) -> View {
 }
 
 fn members(answers: &[bool]) -> Vec<Member> {
-    (1..)
-        .zip(answers)
-        .map(|(raft_id, &answers)| Member { raft_id, votes: true, answers, leads: raft_id == 1 })
-        .collect()
+    let member = |(raft_id, &answers): (u64, &bool)| {
+        let node = NodeId::new(format!("m{raft_id}"));
+        Member { raft_id, node, votes: true, answers, leads: raft_id == 1 }
+    };
+    (1..).zip(answers).map(member).collect()
 }
 
 fn set(

@@ -1,0 +1,452 @@
+//! The engine: takes what is wanted, and makes one pass after the other until all of it is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_types::id::{NetworkId, TaskId};
+use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
+use swarm_types::node::NetworkDescription;
+use swarm_worker_agent::executor::{ExecError, NetworkStatus};
+use swarm_worker_core::network::ground::Facts;
+use swarm_worker_core::network::kernel::{Place, Plan};
+use swarm_worker_core::network::planner::{LocalTask, Planner};
+use swarm_worker_core::network::port::{self, PortKey};
+use swarm_worker_dns::Settings as NameSettings;
+use swarm_worker_network::{Difference, Kernel};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use crate::facts;
+use crate::hold::{Holds, any_free};
+use crate::keys::Keys;
+use crate::names::Names;
+use crate::plane::Settings;
+use crate::record::Records;
+use crate::tunnel::{Keeper, chain};
+
+/// How often the host is looked at for what nobody tells: other addresses and packet sizes, a port that
+/// was given back, a step of a change of keys.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) type Tasks = BTreeMap<TaskId, Arc<LocalTask>>;
+type Done<T> = oneshot::Sender<Result<T, ExecError>>;
+
+/// A wish.
+pub(crate) enum Command {
+    Apply(Arc<NetworkSet>, oneshot::Sender<()>),
+    Attach(LocalTask, Done<()>),
+    Detach(TaskId, Done<()>),
+    KeepOnly(BTreeSet<TaskId>, Done<()>),
+    Check(Option<NetworkId>, Done<Vec<NetworkDifference>>),
+}
+
+/// What waits for the pass.
+enum Waiting {
+    Applied(oneshot::Sender<()>),
+    Attached(TaskId, Done<()>),
+    Detached(TaskId, Done<()>),
+    Kept(Vec<TaskId>, Done<()>),
+    Check(Option<NetworkId>, Done<Vec<NetworkDifference>>),
+}
+
+pub(crate) type Watched =
+    (watch::Sender<Arc<Tasks>>, watch::Sender<Arc<NetworkSet>>, watch::Sender<NetworkStatus>);
+
+/// All that a node has of networks.
+pub(crate) struct Engine {
+    settings: Settings,
+    kernel: Arc<Kernel>,
+    planner: Planner,
+    plan: Plan,
+    records: Records,
+    tunnel: Keeper,
+    names: Names,
+    holds: Holds,
+    facts: Facts,
+    tasks: Arc<Tasks>,
+    set: Arc<NetworkSet>,
+    /// A set was told: before that nothing is touched.
+    told: bool,
+    /// Addresses that are nobody's any more since the last pass, whose connections are to end.
+    left: BTreeSet<(NetworkId, IpAddr)>,
+    planned: Vec<NetworkProblem>,
+    broken: Option<NetworkProblem>,
+    tasks_out: watch::Sender<Arc<Tasks>>,
+    set_out: watch::Sender<Arc<NetworkSet>>,
+    status: watch::Sender<NetworkStatus>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        settings: Settings,
+        kernel: Arc<Kernel>,
+        records: Records,
+        keys: Keys,
+        names: NameSettings,
+        (tasks_out, set_out, status): Watched,
+    ) -> Self {
+        let tasks = Arc::clone(&tasks_out.borrow());
+        let engine = Self {
+            tunnel: Keeper::new(keys, settings.tunnel_port),
+            settings,
+            kernel,
+            planner: Planner::new(),
+            plan: Plan::default(),
+            records,
+            names: Names::new(names),
+            holds: Holds::default(),
+            facts: Facts::default(),
+            tasks,
+            set: Arc::default(),
+            told: false,
+            left: BTreeSet::new(),
+            planned: Vec::new(),
+            broken: None,
+            tasks_out,
+            set_out,
+            status,
+        };
+        // The keys are to be known when the node registers.
+        engine.publish();
+        engine
+    }
+
+    /// Until nobody can command any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let (mut problems, mut repairs) = (self.kernel.problems(), self.kernel.repairs());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => {
+                    let Some(first) = command else { return };
+                    let mut waiting = Vec::new();
+                    self.take(first, &mut waiting);
+                    while let Ok(next) = commands.try_recv() {
+                        self.take(next, &mut waiting);
+                    }
+                    if waiting.iter().any(|w| !matches!(w, Waiting::Check(..))) {
+                        self.pass().await;
+                    }
+                    for one in waiting {
+                        self.finish(one).await;
+                    }
+                }
+                Ok(()) = problems.changed() => {}
+                Ok(()) = repairs.changed() => {
+                    // Namespaces may have been made anew.
+                    self.names.listen(&self.set, &self.plan, &self.kernel).await;
+                }
+                _ = look.tick() => self.look().await,
+            }
+            self.publish();
+        }
+    }
+
+    fn take(&mut self, command: Command, waiting: &mut Vec<Waiting>) {
+        match command {
+            Command::Apply(set, done) => {
+                self.leave_behind(&set);
+                self.set = set;
+                self.told = true;
+                waiting.push(Waiting::Applied(done));
+            }
+            Command::Attach(task, done) => {
+                let id = task.id;
+                match self.begin(task) {
+                    Ok(()) => waiting.push(Waiting::Attached(id, done)),
+                    // Who asked may have gone.
+                    Err(e) => drop(done.send(Err(e))),
+                }
+            }
+            Command::Detach(id, done) => {
+                self.drop_tasks(&[id]);
+                waiting.push(Waiting::Detached(id, done));
+            }
+            Command::KeepOnly(tasks, done) => {
+                let gone: Vec<_> = self.tasks.keys().filter(|id| !tasks.contains(id)).copied().collect();
+                self.drop_tasks(&gone);
+                waiting.push(Waiting::Kept(gone, done));
+            }
+            Command::Check(network, done) => waiting.push(Waiting::Check(network, done)),
+        }
+    }
+
+    /// Addresses that the new set does not have any more: their tasks have ended.
+    fn leave_behind(&mut self, new: &NetworkSet) {
+        for (id, entry) in &self.set.networks {
+            let Some(now) = new.networks.get(id) else { continue };
+            let gone = entry.endpoints.iter().filter(|(task, _)| !now.endpoints.contains_key(task));
+            let addrs = gone.flat_map(|(_, task)| task.addrs.iter());
+            let taken = |addr: &IpAddr| now.endpoints.values().any(|task| task.addrs.contains(addr));
+            self.left.extend(addrs.filter(|addr| !taken(addr)).map(|addr| (*id, *addr)));
+        }
+    }
+
+    /// A task is to have links. What can be said against it is said before anything is made.
+    fn begin(&mut self, mut task: LocalTask) -> Result<(), ExecError> {
+        if let Some(known) = self.tasks.get(&task.id) {
+            // The daemon died while it did this, and does it again: the ports are as they were.
+            task.ports.clone_from(&known.ports);
+        } else {
+            self.free_addresses(&task)?;
+            self.give_ports(&mut task)?;
+        }
+        let kept = self.records.keep(&task);
+        kept.map_err(|e| ExecError::Temporary(format!("keep what is known of the task's networks: {e}")))?;
+        Arc::make_mut(&mut self.tasks).insert(task.id, Arc::new(task));
+        self.tasks_out.send_replace(Arc::clone(&self.tasks));
+        Ok(())
+    }
+
+    fn free_addresses(&self, task: &LocalTask) -> Result<(), ExecError> {
+        for wanted in &task.attachments {
+            for other in self.tasks.values() {
+                let same = other.attachments.iter().filter(|a| a.network == wanted.network);
+                let both = same.flat_map(|a| &a.addrs).find(|addr| wanted.addrs.contains(addr));
+                if let Some(addr) = both {
+                    let network = self.name(wanted.network);
+                    return Err(ExecError::Fatal(format!(
+                        "attach to network {network}: address {addr} is in use by task {}",
+                        self.task_name(other.id)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Host-mode ports: those that were asked for have to be free, others are chosen.
+    fn give_ports(&self, task: &mut LocalTask) -> Result<(), ExecError> {
+        let mut taken: BTreeSet<PortKey> = port::published(&self.set, &self.tasks).into_keys().collect();
+        for port in &mut task.ports {
+            if port.published == 0 {
+                let chosen = (0..64).find_map(|_| {
+                    let number = any_free(port.protocol).ok()?;
+                    let key = PortKey { protocol: port.protocol, port: number, host_ip: None };
+                    (!taken.contains(&key)).then_some(number)
+                });
+                let none = || ExecError::Temporary("no port of this node is free".into());
+                port.published = chosen.ok_or_else(none)?;
+            } else if let Some(key) = PortKey::of(port) {
+                self.holds.is_free(&key).map_err(|e| {
+                    ExecError::Fatal(format!("publish port {key} on this node: the port is taken: {e}"))
+                })?;
+            }
+            taken.extend(PortKey::of(port));
+        }
+        Ok(())
+    }
+
+    fn drop_tasks(&mut self, gone: &[TaskId]) {
+        if gone.iter().any(|id| self.tasks.contains_key(id)) {
+            let tasks = Arc::make_mut(&mut self.tasks);
+            gone.iter().for_each(|id| drop(tasks.remove(id)));
+            self.tasks_out.send_replace(Arc::clone(&self.tasks));
+        }
+    }
+
+    /// Makes everything as it is wanted, as far as it can be.
+    async fn pass(&mut self) {
+        if !self.told {
+            return;
+        }
+        if self.set.own.is_none() {
+            return self.clear().await;
+        }
+        self.look_at_host();
+        self.tunnel.update(&self.set, self.underlay(), self.facts.underlay_mtu);
+        self.look_at_host();
+        let Some(planned) = self.planner.plan(&self.set, &self.tasks, &self.facts) else { return };
+        self.planned = planned.problems;
+        self.plan = planned.plan;
+        self.apply().await;
+        self.names.tell(&self.set, &self.tasks);
+        self.names.listen(&self.set, &self.plan, &self.kernel).await;
+        self.holds.update(&port::published(&self.set, &self.tasks));
+        self.end_connections().await;
+        self.set_out.send_replace(Arc::clone(&self.set));
+    }
+
+    /// The node has left: nothing of ours is to stay.
+    async fn clear(&mut self) {
+        info!("the networks of this node are removed");
+        self.planner = Planner::new();
+        self.planned.clear();
+        self.plan = Plan::default();
+        self.plan.namespaces.insert(Place::Host, Arc::default());
+        self.names.tell(&self.set, &self.tasks);
+        self.names.listen(&self.set, &self.plan, &self.kernel).await;
+        self.holds.update(&BTreeMap::new());
+        self.left.clear();
+        self.apply().await;
+        self.tunnel.clear();
+        self.set_out.send_replace(Arc::clone(&self.set));
+    }
+
+    async fn apply(&mut self) {
+        let applied = self.kernel.apply(self.plan.clone()).await;
+        self.broken = applied.err().map(|e| {
+            let text = chain(&e);
+            warn!(error = text, "the kernel's networks cannot be driven");
+            NetworkProblem { subject: "kernel".into(), text }
+        });
+    }
+
+    /// Connections to tasks that have ended are reset at their next packet instead of hanging.
+    async fn end_connections(&mut self) {
+        let ingress = self.set.ingress().map(|entry| entry.network.id);
+        for (network, addr) in std::mem::take(&mut self.left) {
+            let host = (Some(network) == ingress).then_some(Place::Host);
+            for place in [Some(Place::Sandbox(network)), host].into_iter().flatten() {
+                if !self.plan.namespaces.contains_key(&place) {
+                    continue;
+                }
+                match self.kernel.reset_connections(place, addr).await {
+                    Ok(0) => {}
+                    Ok(count) => debug!(%addr, count, "connections of a task that has ended are reset"),
+                    Err(e) => {
+                        warn!(%addr, error = chain(&e), "connections of a task that has ended may hang")
+                    }
+                }
+            }
+        }
+    }
+
+    fn underlay(&self) -> Option<IpAddr> {
+        self.settings.data_addr.or_else(|| self.set.own.as_ref()?.addr)
+    }
+
+    fn look_at_host(&mut self) {
+        let seen = self.set.own.as_ref().and_then(|own| own.addr);
+        self.facts = facts::look(self.settings.data_addr, seen, self.tunnel.mtu());
+    }
+
+    async fn look(&mut self) {
+        if self.set.own.is_none() {
+            return;
+        }
+        let before = self.facts.clone();
+        self.look_at_host();
+        if self.facts != before || self.tunnel.is_due() {
+            self.pass().await;
+            return;
+        }
+        if self.holds.has_failed() {
+            self.holds.update(&port::published(&self.set, &self.tasks));
+        }
+        if self.names.has_failed() {
+            self.names.listen(&self.set, &self.plan, &self.kernel).await;
+        }
+    }
+
+    async fn finish(&mut self, waiting: Waiting) {
+        // Whoever does not wait any more has been told to stop, and will detach.
+        match waiting {
+            Waiting::Applied(done) => drop(done.send(())),
+            Waiting::Attached(id, done) => {
+                let attached = self.is_attached(id).await;
+                if attached.is_err() {
+                    self.drop_tasks(&[id]);
+                    self.pass().await;
+                    self.forget(&[id])
+                        .err()
+                        .into_iter()
+                        .for_each(|e| warn!(task.id = %id, error = %e, "record"));
+                }
+                drop(done.send(attached));
+            }
+            Waiting::Detached(id, done) => drop(done.send(self.forget(&[id]))),
+            Waiting::Kept(gone, done) => drop(done.send(self.forget(&gone))),
+            Waiting::Check(network, done) => drop(done.send(self.check(network).await)),
+        }
+    }
+
+    /// Removes the records of tasks that have nothing any more.
+    fn forget(&self, gone: &[TaskId]) -> Result<(), ExecError> {
+        let gone = gone.iter().filter(|id| !self.tasks.contains_key(id));
+        let forgotten: std::io::Result<()> = gone.map(|id| self.records.forget(*id)).collect();
+        forgotten.map_err(|e| ExecError::Temporary(format!("forget the task's networks: {e}")))
+    }
+
+    /// The task's own namespace is as it is wanted, all of it.
+    async fn is_attached(&self, id: TaskId) -> Result<(), ExecError> {
+        let fail = |why: String| Err(ExecError::Fatal(format!("attach to networks: {why}")));
+        if let Some(broken) = &self.broken {
+            return fail(broken.text.clone());
+        }
+        match self.kernel.check(Some(Place::Task(id))).await {
+            Ok(differences) => match differences.first() {
+                None => Ok(()),
+                Some(first) => {
+                    let problems = self.kernel.problems().borrow().clone();
+                    let ours = problems.iter().find(|p| p.subject.contains(id.as_str()));
+                    let why =
+                        ours.map_or_else(|| format!("{}: {}", first.what, first.how), |p| p.text.clone());
+                    fail(why)
+                }
+            },
+            Err(e) => fail(chain(&e)),
+        }
+    }
+
+    async fn check(&self, network: Option<NetworkId>) -> Result<Vec<NetworkDifference>, ExecError> {
+        let ask = |e: swarm_worker_network::KernelError| ExecError::Temporary(chain(&e));
+        let all = self.kernel.check(None).await.map_err(ask)?;
+        let ingress = self.set.ingress().map(|entry| entry.network.id);
+        let meant = |difference: &Difference| match (network, difference.place) {
+            (None, _) => true,
+            (Some(network), Place::Sandbox(id)) => id == network,
+            (Some(network), Place::Host) => Some(network) == ingress,
+            (Some(network), Place::Task(id)) => {
+                self.tasks.get(&id).is_some_and(|t| t.attachments.iter().any(|a| a.network == network))
+            }
+        };
+        let named = |difference: Difference| {
+            let place = match difference.place {
+                Place::Host => "host".to_owned(),
+                Place::Sandbox(id) => self.name(id),
+                Place::Task(id) => format!("task {}", self.task_name(id)),
+            };
+            difference.named(place)
+        };
+        let mut found: Vec<_> = all.into_iter().filter(meant).map(named).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn name(&self, network: NetworkId) -> String {
+        let known = self.set.networks.get(&network).map(|entry| entry.network.name.clone());
+        known.unwrap_or_else(|| network.to_string())
+    }
+
+    fn task_name(&self, task: TaskId) -> String {
+        let mut entries = self.set.networks.values();
+        let known = entries.find_map(|entry| entry.endpoints.get(&task)).map(|e| e.name.clone());
+        known.unwrap_or_else(|| task.to_string())
+    }
+
+    /// What is wrong, and this node's end of the networks.
+    fn publish(&self) {
+        let mut problems = self.planned.clone();
+        problems.extend(self.broken.clone());
+        problems.extend(self.kernel.problems().borrow().iter().cloned());
+        problems.extend(self.tunnel.problems().chain(self.names.problems()).chain(self.holds.problems()));
+        problems.sort();
+        problems.dedup();
+        let description = NetworkDescription {
+            keys: self.tunnel.keys.published(),
+            tunnel_port: self.tunnel.port(),
+            encryption: Keeper::encryption().into(),
+            data_addr: self.settings.data_addr,
+        };
+        let now = NetworkStatus { problems, description };
+        self.status.send_if_modified(|status| {
+            let changed = *status != now;
+            *status = now;
+            changed
+        });
+    }
+}

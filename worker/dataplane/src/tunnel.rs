@@ -1,0 +1,182 @@
+//! The encrypted tunnel of this node, started when a network needs it, with the peers and keys that the
+//! set names.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use swarm_types::defaults;
+use swarm_types::network_set::{NetworkProblem, NetworkSet};
+use swarm_worker_core::network::address::{TUNNEL, tunnel_addr};
+use swarm_worker_wireguard::{Encryption, Peer, PublicKey, Settings, Tunnel, remove};
+use tracing::warn;
+
+use crate::keys::Keys;
+
+/// Octets that the tunnel adds to a packet.
+const OVERHEAD_V4: u32 = 60;
+const OVERHEAD_V6: u32 = 80;
+
+/// The tunnel and what it was made from.
+pub(crate) struct Keeper {
+    pub(crate) keys: Keys,
+    port: u16,
+    /// With the number of the node and the largest packet.
+    running: Option<(u16, u16, Tunnel)>,
+    peers: Vec<Peer>,
+    failed: Option<String>,
+    refused: Option<String>,
+}
+
+impl Keeper {
+    pub(crate) fn new(keys: Keys, port: u16) -> Self {
+        Self { keys, port, running: None, peers: Vec::new(), failed: None, refused: None }
+    }
+
+    /// Who encrypts here, in the words of the node's description; empty if nothing can.
+    pub(crate) fn encryption() -> &'static str {
+        match Encryption::detect() {
+            Ok(Encryption::Kernel) => "kernel",
+            Ok(Encryption::UserSpace { .. }) if std::path::Path::new("/dev/net/tun").exists() => "user space",
+            Ok(Encryption::UserSpace { .. }) | Err(_) => "",
+        }
+    }
+
+    /// Makes the tunnel what the set wants; the largest packet in it, none if there is no tunnel.
+    pub(crate) fn update(&mut self, set: &NetworkSet, underlay: Option<IpAddr>, underlay_mtu: u32) {
+        let Some(own) = &set.own else { return };
+        let moved = self.has_moved();
+        match self.keys.follow(own.key_epoch, &own.keys, moved) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some((.., tunnel)) = &self.running
+                    && let Err(e) = tunnel.set_own_keys(self.keys.own())
+                {
+                    self.refused = Some(e.to_string());
+                }
+            }
+            Err(e) => self.failed = Some(format!("keep the tunnel's keys: {e}")),
+        }
+        let encrypted = set.networks.values().any(|e| e.network.encrypted && e.network.vni != 0);
+        let overhead = if underlay.is_some_and(|a| a.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
+        let below = if underlay_mtu == 0 { 1500 } else { underlay_mtu };
+        let mtu = u16::try_from(below.saturating_sub(overhead).clamp(576, 65_000)).unwrap_or(1420);
+        if own.index != 0 && (encrypted || self.running.is_some()) {
+            self.start(own.index, mtu);
+        }
+        self.set_peers(set);
+    }
+
+    fn start(&mut self, index: u16, mtu: u16) {
+        if let Some((i, m, tunnel)) = &self.running
+            && (*i, *m) == (index, mtu)
+            && tunnel.is_running()
+        {
+            return;
+        }
+        // Its device stays, and swallows what is sent to it until it is taken over.
+        self.running = None;
+        self.peers.clear();
+        let settings = Settings {
+            netns: None,
+            device: TUNNEL.into(),
+            listen: listen(self.port),
+            addresses: vec![(tunnel_addr(index), defaults::tunnel_net().prefix_len())],
+            mtu,
+        };
+        match Tunnel::start(&settings, self.keys.own()) {
+            Ok(tunnel) => {
+                self.failed = None;
+                self.running = Some((index, mtu, tunnel));
+            }
+            Err(e) => {
+                let text = chain(&e);
+                if self.failed.as_ref() != Some(&text) {
+                    warn!(error = text, "no tunnel: encrypted networks do not reach other nodes");
+                }
+                self.failed = Some(text);
+            }
+        }
+    }
+
+    fn set_peers(&mut self, set: &NetworkSet) {
+        let Some((index, _, tunnel)) = &self.running else { return };
+        let mut seen: BTreeSet<PublicKey> = self.keys.own().iter().map(|pair| pair.public()).collect();
+        let others = set.peers.values().filter(|p| p.index != 0 && p.index != *index && p.tunnel_port != 0);
+        let peers = others.filter_map(|peer| {
+            let keys = peer.keys.iter().filter_map(|key| key.parse().ok());
+            // A key that two nodes claim is nobody's: the first one's.
+            let keys: Vec<PublicKey> = keys.filter(|key| seen.insert(*key)).collect();
+            let endpoint = SocketAddr::new(peer.addr, peer.tunnel_port);
+            let tunnel_addrs = vec![tunnel_addr(peer.index)];
+            (!keys.is_empty()).then_some(Peer { keys, endpoint, tunnel_addrs })
+        });
+        let peers: Vec<Peer> = peers.collect();
+        if peers == self.peers {
+            return;
+        }
+        self.refused = tunnel.set_peers(peers.clone()).err().map(|e| e.to_string());
+        if self.refused.is_none() {
+            self.peers = peers;
+        }
+    }
+
+    /// All sessions are of the key that we change to.
+    fn has_moved(&self) -> bool {
+        let Some(newest) = self.keys.switching() else { return false };
+        let Some((.., tunnel)) = &self.running else { return true };
+        tunnel.peers().iter().filter_map(|peer| peer.session.as_ref()).all(|session| session.own == newest)
+    }
+
+    /// A step of a change of keys, or a new start, may be due.
+    pub(crate) fn is_due(&self) -> bool {
+        let broken = self.running.as_ref().is_some_and(|(.., tunnel)| !tunnel.is_running());
+        broken || self.failed.is_some() || self.has_moved()
+    }
+
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        self.running.as_ref().map(|(_, mtu, _)| u32::from(*mtu))
+    }
+
+    /// The UDP port, for others to know; 0 if nothing can encrypt here.
+    pub(crate) fn port(&self) -> u16 {
+        if Self::encryption().is_empty() { 0 } else { self.port }
+    }
+
+    /// Nothing of it is to stay.
+    pub(crate) fn clear(&mut self) {
+        self.running = None;
+        self.peers.clear();
+        if let Err(e) = remove(None, TUNNEL) {
+            warn!(error = chain(&e), "the tunnel's device cannot be removed");
+        }
+        if let Err(e) = self.keys.renew() {
+            warn!(error = %e, "the keys of the tunnel stay as they were");
+        }
+    }
+
+    pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {
+        let failed = self.failed.iter().map(|why| {
+            format!("{why}: encrypted networks do not reach other nodes from here (nothing is sent in clear)")
+        });
+        let texts = failed.chain(self.refused.clone());
+        texts.map(|text| NetworkProblem { subject: "tunnel".into(), text })
+    }
+}
+
+/// All addresses, IPv4 and IPv6, if the host has the latter.
+fn listen(port: u16) -> SocketAddr {
+    let v6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    if v6 { (std::net::Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
