@@ -15,7 +15,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use swarm_types::defaults;
 use swarm_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use swarm_types::network::{Network, Subnet};
 use swarm_types::task::Task;
@@ -29,7 +28,7 @@ const GRAIN_MS: u64 = 250;
 
 /// When an address that was given back at `at` may be given out again.
 pub fn free_again(at: Timestamp) -> Timestamp {
-    let end = at.plus(defaults::ADDRESS_QUARANTINE);
+    let end = at; // MUTANT
     Timestamp(end.0.div_ceil(GRAIN_MS).saturating_mul(GRAIN_MS))
 }
 
