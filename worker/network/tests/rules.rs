@@ -113,27 +113,23 @@ fn ip_rules() -> Vec<(Rule, &'static str)> {
 
 fn named(table: &mut Table) {
     let words = |v: Vec<Value>| v;
-    table.sets.insert("vnis".into(), set(vec![Field::Vni], false, vec![vec![Value::Number(4097)]]).into());
+    table.sets.insert("vnis".into(), set(vec![Field::Vni], false, vec![vec![Value::Number(4097)]]));
     let nets =
         ["10.1.0.0/24", "10.1.1.0/24", "10.3.0.0/16", "192.0.2.7/32"].map(|n| vec![Value::Net(net(n))]);
-    table.sets.insert("nets".into(), set(vec![Field::IpSaddr], true, nets.to_vec()).into());
+    table.sets.insert("nets".into(), set(vec![Field::IpSaddr], true, nets.to_vec()));
     let pair = words(vec![Value::Name("v11".into()), addr("10.0.1.11")]);
-    table.sets.insert("pairs".into(), set(vec![Field::Iifname, Field::IpSaddr], false, vec![pair]).into());
+    table.sets.insert("pairs".into(), set(vec![Field::Iifname, Field::IpSaddr], false, vec![pair]));
     let door = words(vec![Value::Net(net("10.9.0.0/16")), Value::Port(80)]);
-    table
-        .sets
-        .insert("doors".into(), set(vec![Field::IpSaddr, Field::DestinationPort], true, vec![door]).into());
+    table.sets.insert("doors".into(), set(vec![Field::IpSaddr, Field::DestinationPort], true, vec![door]));
     let mac = vec![Value::Mac(NODE2)];
     let marks = MapElements::Marks(BTreeMap::from([(mac.clone(), 0x10002)]));
-    table.maps.insert("marks".into(), Map { key: vec![Field::EtherSaddr], elements: marks }.into());
+    table.maps.insert("marks".into(), Map { key: vec![Field::EtherSaddr], elements: marks });
     let zones = MapElements::Zones(BTreeMap::from([(mac, 2)]));
-    table.maps.insert("zones".into(), Map { key: vec![Field::EtherSaddr], elements: zones }.into());
+    table.maps.insert("zones".into(), Map { key: vec![Field::EtherSaddr], elements: zones });
     let port = vec![Value::Protocol(6), Value::Port(80)];
     let to = Verdict::Goto("s_jump".into());
-    table
-        .maps
-        .insert("pub".into(), vmap(vec![Field::L4Proto, Field::DestinationPort], vec![(port, to)]).into());
-    table.chains.insert("s_jump".into(), chain(vec![]).into());
+    table.maps.insert("pub".into(), vmap(vec![Field::L4Proto, Field::DestinationPort], vec![(port, to)]));
+    table.chains.insert("s_jump".into(), chain(vec![]));
 }
 
 fn nat_rules() -> Vec<(Rule, &'static str)> {
@@ -204,11 +200,11 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
     named(&mut one);
     one.chains.insert(
         "c_pre".into(),
-        base(ChainKind::Filter, HookPoint::Prerouting, -300, take(&mut texts, ip_rules())).into(),
+        base(ChainKind::Filter, HookPoint::Prerouting, -300, take(&mut texts, ip_rules())),
     );
     one.chains.insert(
         "c_nat".into(),
-        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, nat_rules())).into(),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, nat_rules())),
     );
     let post = vec![
         (
@@ -220,10 +216,8 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
             "oifname \"eth0\" masquerade",
         ),
     ];
-    one.chains.insert(
-        "c_post".into(),
-        base(ChainKind::Nat, HookPoint::Postrouting, 100, take(&mut texts, post)).into(),
-    );
+    one.chains
+        .insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, take(&mut texts, post)));
     let mut forward = base(ChainKind::Filter, HookPoint::Forward, 0, vec![]);
     forward.hook.as_mut().unwrap().drop_by_default = true;
     let said = Rule { statements: vec![Reject], comment: "no way \"here\", für alle".into() };
@@ -233,16 +227,16 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         "reject comment \"no way",
         "type filter hook forward priority filter; policy drop;",
     ]);
-    one.chains.insert("c_fwd".into(), forward.into());
+    one.chains.insert("c_fwd".into(), forward);
     one.chains.insert(
         "c_mark".into(),
-        base(ChainKind::Route, HookPoint::Output, -150, vec![rule(vec![SetMarkFromConnection])]).into(),
+        base(ChainKind::Route, HookPoint::Output, -150, vec![rule(vec![SetMarkFromConnection])]),
     );
     texts.push("type route hook output priority mangle; policy accept;");
     let mut six = table(Family::Ip6, "sw_six");
     six.chains.insert(
         "c_pre".into(),
-        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, ip6_rules())).into(),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, ip6_rules())),
     );
     let mut both = table(Family::Inet, "sw_both");
     let v6 = Match(Field::NfProto, Is, Value::Number(10));
@@ -258,11 +252,10 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         (rule(vec![v6, Counter]), "meta nfproto ipv6 counter packets 0 bytes 0"),
         (rule(vec![Match(Field::L4Proto, Is, Value::Protocol(17)), Reject]), "meta l4proto udp reject"),
     ];
-    both.chains
-        .insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(&mut texts, mixed)).into());
+    both.chains.insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(&mut texts, mixed)));
     let mut device = table(Family::Netdev, "sw_out");
     let macs = MapElements::Macs(BTreeMap::from([(vec![Value::Number(0x10002)], NODE2)]));
-    device.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements: macs }.into());
+    device.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements: macs });
     let out = vec![
         (
             rule(vec![SetEtherDestination(vec![Field::Mark], "macs".into())]),
@@ -284,7 +277,7 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         device: Some("lo".into()),
         drop_by_default: false,
     };
-    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(&mut texts, out) }.into());
+    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(&mut texts, out) });
     (vec![one, six, both, device], texts)
 }
 

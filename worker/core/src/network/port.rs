@@ -69,7 +69,7 @@ impl PortKey {
     }
 
     /// The one address that it is open on; none: all. `0.0.0.0` means all of IPv4, `::` of IPv6.
-    fn only(&self) -> Option<IpAddr> {
+    pub(crate) fn only(&self) -> Option<IpAddr> {
         self.host_ip.filter(|addr| !addr.is_unspecified())
     }
 

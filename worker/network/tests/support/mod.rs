@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -171,9 +170,7 @@ pub fn choice(targets: &[(&str, Option<u16>, u32)]) -> Choice {
 }
 
 pub fn plan(namespaces: Vec<(Place, Namespace)>) -> Plan {
-    Plan {
-        namespaces: namespaces.into_iter().map(|(place, namespace)| (place, Arc::new(namespace))).collect(),
-    }
+    Plan { namespaces: namespaces.into_iter().collect() }
 }
 
 pub fn veth(peer: Place, peer_name: &str, mac: u8) -> Link {
@@ -212,7 +209,7 @@ pub fn routed(tasks: usize) -> Plan {
         sb.sysctls.insert(key.into(), value.into());
     }
     sb.addrs.insert(("lo".into(), net("10.0.1.1/32")));
-    Arc::make_mut(&mut sb.routes).insert(unreachable("10.0.1.0/24"));
+    sb.routes.insert(unreachable("10.0.1.0/24"));
     let mut backends = Vec::new();
     for number in 0..tasks {
         let octet = 11 + number;
@@ -220,22 +217,22 @@ pub fn routed(tasks: usize) -> Plan {
             (task(&format!("t{number}")), format!("10.0.1.{octet}"), format!("v{octet}"));
         let mac = Mac([2, 0x53, 2, 0, 1, u8::try_from(octet).unwrap()]);
         sb.links.insert(name.clone(), veth(place, "eth0", 1));
-        Arc::make_mut(&mut sb.routes).insert(direct(&format!("{addr}/32"), &name));
+        sb.routes.insert(direct(&format!("{addr}/32"), &name));
         sb.neighbours.insert((name.clone(), ip(&addr)), mac);
         let mut own = Namespace::default();
         own.links.insert("eth0".into(), Link { mac: Some(mac), ..veth(sandbox(), &name, 0) });
         own.addrs.insert(("eth0".into(), net(&format!("{addr}/24"))));
         let src = Some(ip(&addr));
-        Arc::make_mut(&mut own.routes).insert(Route { src, ..direct("10.0.1.1/32", "eth0") });
-        Arc::make_mut(&mut own.routes).insert(Route { src, ..via("10.0.1.0/24", "10.0.1.1", "eth0") });
+        own.routes.insert(Route { src, ..direct("10.0.1.1/32", "eth0") });
+        own.routes.insert(Route { src, ..via("10.0.1.0/24", "10.0.1.1", "eth0") });
         own.neighbours.insert(("eth0".into(), ip("10.0.1.1")), Mac([2, 0x53, 0, 0, 0, 1]));
-        plan.namespaces.insert(place, own.into());
+        plan.namespaces.insert(place, own);
         backends.push(addr);
     }
     backends.pop();
     let backends: Vec<&str> = backends.iter().map(|addr| &addr[..]).collect();
     sb.tables.push(services(&[("10.0.1.100", &backends)]));
-    plan.namespaces.insert(sandbox(), sb.into());
+    plan.namespaces.insert(sandbox(), sb);
     plan
 }
 
@@ -244,13 +241,13 @@ pub fn services(all: &[(&str, &[&str])]) -> Table {
     let mut net = table(Family::Ip, "sw_net");
     let mut elements = Vec::new();
     for (number, (vip, backends)) in all.iter().enumerate() {
-        net.chains.insert(format!("s_{number}"), service(backends).into());
+        net.chains.insert(format!("s_{number}"), service(backends));
         elements.push((vec![addr(vip)], Verdict::Goto(format!("s_{number}"))));
     }
-    net.maps.insert("svc".into(), vmap(vec![Field::IpDaddr], elements).into());
+    net.maps.insert("svc".into(), vmap(vec![Field::IpDaddr], elements));
     let pre = vec![rule(vec![Statement::VerdictMap(vec![Field::IpDaddr], "svc".into())])];
-    net.chains.insert("c_pre".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, pre).into());
-    net.chains.insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, vec![]).into());
+    net.chains.insert("c_pre".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, pre));
+    net.chains.insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, vec![]));
     net
 }
 
