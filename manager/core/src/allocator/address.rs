@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use swarm_types::defaults;
 use swarm_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use swarm_types::network::{Network, Subnet};
 use swarm_types::task::Task;
