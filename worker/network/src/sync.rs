@@ -124,6 +124,9 @@ pub(crate) fn raise(room: &mut Room, have: &Have, created: &BTreeSet<String>, ou
             requests.add(To::Be, Subject::Link(name), |b| link::change(b, index, mac, mtu, up));
         }
     }
+    for rule in &have.lost {
+        requests.add(To::Be, Subject::Rule(rule), |b| route::rule(b, To::Be, rule));
+    }
     if have.down.contains("lo") {
         let index = index_of(room, "lo");
         requests.add(To::Be, Subject::Link("lo"), |b| link::change(b, index, None, None, true));

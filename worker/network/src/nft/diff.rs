@@ -100,8 +100,9 @@ fn within<'a>(have: &'a LowTable, want: &'a LowTable) -> Vec<Change<'a>> {
     changes.extend(gone.iter().map(|name| Change::Flush(name)));
     for (name, chain) in &want.chains {
         let before = have.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-        let looks_into_new = chain.rules.iter().flat_map(|rule| &rule.expressions).any(|e| e.set.is_some());
-        if before != chain.rules && !before.is_empty() && looks_into_new {
+        let mut all = before.iter().chain(&chain.rules).flat_map(|rule| &rule.expressions);
+        let has_own_sets = all.any(|expression| expression.set.is_some());
+        if before != chain.rules && !before.is_empty() && !chain.rules.is_empty() && has_own_sets {
             changes.push(Change::Insert(name, &chain.rules));
         } else if before != chain.rules {
             changes.extend((!before.is_empty()).then_some(Change::Flush(name)));
