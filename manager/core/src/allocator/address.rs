@@ -28,7 +28,7 @@ const GRAIN_MS: u64 = 250;
 
 /// When an address that was given back at `at` may be given out again.
 pub fn free_again(at: Timestamp) -> Timestamp {
-    let end = at; // MUTANT
+    let end = at.plus(defaults::ADDRESS_QUARANTINE);
     Timestamp(end.0.div_ceil(GRAIN_MS).saturating_mul(GRAIN_MS))
 }
 
