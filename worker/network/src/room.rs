@@ -71,8 +71,8 @@ impl Have {
         namespace.addrs.retain(|(on, _)| on != device);
         namespace.neighbours.retain(|(on, _), _| on != device);
         namespace.forwarding.retain(|(on, _), _| on != device);
-        Arc::make_mut(&mut namespace.routes)
-            .retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
+        let routes = Arc::make_mut(&mut namespace.routes);
+        routes.retain(|route| !matches!(&route.way, Way::Device { name, .. } if name == device));
     }
 }
 
