@@ -100,7 +100,9 @@ impl Active {
             CertRole::Worker | CertRole::Admin => None,
         };
         let stop = CancellationToken::new();
-        let (agent, agent_task) = start_agent(machine, &connector, &record, manager.is_some(), &stop)?;
+        // A manager that is outside its group knows from its log whom its agent can ask.
+        let group = manager.as_ref().map(|role| role.manager.manager_addrs()).unwrap_or_default();
+        let (agent, agent_task) = start_agent(machine, &connector, &record, group, &stop)?;
         let place = Place { agent: agent.status(), addr: record.advertise_addr.clone() };
         machine.manager_calls.set_place(Some(place));
         let signpost = None;
@@ -288,15 +290,13 @@ fn start_agent(
     machine: &Machine,
     connector: &Arc<Connector>,
     record: &NodeRecord,
-    is_manager: bool,
+    group: Vec<String>,
     stop: &CancellationToken,
 ) -> Result<(AgentHandle, JoinHandle<()>), ActiveError> {
     let state_dir = machine.state.join("worker");
     std::fs::create_dir_all(&state_dir).map_err(|e| ActiveError::Folder(state_dir.clone(), e))?;
     let mut managers = record.managers.clone();
-    if is_manager {
-        managers.push(record.advertise_addr.clone());
-    }
+    managers.extend(group.into_iter().filter(|addr| !record.managers.contains(addr)));
     let settings = AgentSettings { node: record.node(), state_dir, managers };
     let seed = entropy::seed()?;
     let (agent, handle) =

@@ -33,7 +33,8 @@ pub const TEST: &[Need] = &[
     need("iproute2", "ip", "makes the network namespaces of test hosts"),
     need("util-linux", "nsenter", "starts programs in them"),
     need("procps", "ps", "looks at processes"),
-    need("nftables", "nft", "writes the rules of the data plane"),
+    need("nftables", "nft", "reads the rules of the data plane back, and plays other firewalls"),
+    need("iputils-ping", "ping", "sends packets of a size"),
     need("busybox-static", "busybox", "is what runs in test containers"),
     need("docker-registry", "docker-registry", "is the registry that images are pulled from, on loopback"),
 ];

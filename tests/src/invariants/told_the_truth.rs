@@ -1,5 +1,5 @@
 //! At rest every node was told of the networks what the store says, no more and no less: what
-//! differences made of its set is what a complete set would say (ADR 9).
+//! differences made of its set is what a complete set would say (ADR 12).
 
 use swarm_manager_core::dispatcher::Networks;
 use swarm_types::network_set::NetworkSet;

@@ -86,6 +86,8 @@ pub enum Body {
     Register { conn: u64, description: Box<NodeDescription> },
     /// It has one.
     Registered { conn: u64, session: SessionId, managers: Vec<Host> },
+    /// The managers are these now.
+    Managers { conn: u64, managers: Vec<Host> },
     /// What the node is to have.
     Assign { conn: u64, session: SessionId, message: AssignmentsMessage },
     /// What there is of the networks.

@@ -11,6 +11,8 @@ pub struct Managers {
     /// The leader first.
     learned: Vec<Host>,
     former: Vec<Host>,
+    /// Those that this node's own manager finds in its log.
+    given: Vec<Host>,
     named: Option<Host>,
     /// Whose turn it is.
     pub next: usize,
@@ -22,10 +24,12 @@ impl Managers {
         if let Some(named) = self.named.take() {
             return Some(named);
         }
-        let turns = (self.learned.len() + usize::from(!self.former.is_empty())).max(1);
-        let picked = match self.learned.get(self.next % turns) {
+        let all: Vec<Host> = self.now().collect();
+        let former: Vec<Host> = self.former.iter().copied().filter(|f| !all.contains(f)).collect();
+        let turns = (all.len() + usize::from(!former.is_empty())).max(1);
+        let picked = match all.get(self.next % turns) {
             Some(manager) => Some(*manager),
-            None => self.former.get(self.next / turns % self.former.len().max(1)).copied(),
+            None => former.get(self.next / turns % former.len().max(1)).copied(),
         };
         self.next = self.next.wrapping_add(1);
         picked
@@ -33,6 +37,10 @@ impl Managers {
     /// Somebody said that this one is the leader.
     pub fn named(&mut self, leader: Option<Host>) {
         self.named = leader;
+    }
+    /// The daemon starts; its manager finds these in its log.
+    pub fn given(&mut self, group: Vec<Host>) {
+        self.given = group;
     }
     /// These are managers now.
     pub fn learn(&mut self, managers: Vec<Host>) {
@@ -47,6 +55,11 @@ impl Managers {
     }
     /// All that it ever was told of, as far as it remembers; those that are managers first.
     pub fn all(&self) -> impl Iterator<Item = Host> {
-        self.learned.iter().chain(&self.former).copied()
+        self.now().chain(self.former.iter().copied())
+    }
+
+    fn now(&self) -> impl Iterator<Item = Host> {
+        let given = self.given.iter().filter(|h| !self.learned.contains(h));
+        self.learned.iter().chain(given).copied()
     }
 }

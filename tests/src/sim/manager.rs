@@ -318,6 +318,7 @@ impl Sim {
             let waiter = waiter.map(|(_, waiter)| waiter);
             if entry.kind != EntryKind::Normal || entry.data.is_empty() {
                 self.check_applied(host, entry, None);
+                self.tell_managers(host);
                 continue;
             }
             let transaction = codec::decode(&entry.data).expect("managers propose what they can read");
@@ -638,8 +639,18 @@ impl Sim {
         self.leader_in(host, Input::Session(node, ended));
     }
 
+    /// The leader tells all nodes who the managers are.
+    fn tell_managers(&mut self, host: Host) {
+        let managers = self.manager_hosts(host);
+        let Some(leading) = self.running(host).and_then(|r| r.leading.as_ref()) else { return };
+        let all: Vec<(u64, Host)> = leading.sessions.values().map(|(_, conn, to)| (*conn, *to)).collect();
+        for (conn, to) in all {
+            self.send_stream(host, to, conn, Body::Managers { conn, managers: managers.clone() });
+        }
+    }
+
     /// The hosts that are managers, the leader first.
-    fn manager_hosts(&mut self, host: Host) -> Vec<Host> {
+    pub fn manager_hosts(&mut self, host: Host) -> Vec<Host> {
         let Some(running) = self.running(host) else { return Vec::new() };
         let leader = running.core.leader();
         let mut ids: Vec<u64> = running.core.members().iter().map(|m| m.raft_id).collect();

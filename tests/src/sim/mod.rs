@@ -265,6 +265,7 @@ impl Sim {
             }
             Body::Register { conn, description } => self.register(to, from, conn, description),
             Body::Registered { conn, session, managers } => self.registered(to, conn, session, managers),
+            Body::Managers { conn, managers } => self.told_managers(to, conn, managers),
             Body::Assign { conn: _, session, message } => {
                 self.agent_in(to, swarm_worker_core::agent::Input::Assigned(session, message));
             }

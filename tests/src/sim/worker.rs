@@ -95,8 +95,10 @@ impl Sim {
     pub fn start_worker(&mut self, host: Host) {
         let seed = Seed(self.dice.next_u64());
         let next = usize::try_from(self.dice.below(64)).unwrap_or(0);
+        let group = self.manager_hosts(host);
         let worker = &mut self.hosts[host].worker;
         worker.managers.named(None);
+        worker.managers.given(group);
         worker.managers.next = next;
         worker.running = Some(Running {
             agent: Agent::new(seed),
@@ -144,6 +146,13 @@ impl Sim {
             self.send_stream(host, manager, conn, Body::Goodbye { conn, session });
         }
         self.agent_in(host, Input::Leave);
+    }
+
+    /// The leader tells who the managers are.
+    pub fn told_managers(&mut self, host: Host, conn: u64, managers: Vec<Host>) {
+        if self.conn(host, conn).is_some() {
+            self.hosts[host].worker.managers.learn(managers);
+        }
     }
 
     /// The connection breaks.

@@ -14,7 +14,6 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use swarm_types::endpoint::{Balance, EndpointMode, Port, Protocol, PublishMode};
-use swarm_types::id::TaskId;
 use swarm_types::network::{Attachment, NetworkDriver};
 use swarm_types::network_set::{
     NetworkEntry, NetworkPart, NetworkSet, Peer, SelfPart, ServiceEndpoint, TaskEndpoint,

@@ -91,6 +91,7 @@ fn of_paths(found: &mut Found, room: &Room, have: &Have) {
     let wanted: BTreeSet<Route> = want.routes.iter().cloned().map(plain).collect();
     found.sets(&there.routes, &wanted, words::route);
     found.sets(&there.rules, &want.rules, words::rule);
+    have.lost.iter().for_each(|rule| found.add(words::rule(rule), "missing"));
     let neighbours = |all: &std::collections::BTreeMap<_, _>| {
         all.iter().map(|(k, v): (&(String, _), _)| (k.clone(), *v)).collect()
     };

@@ -23,6 +23,7 @@ mod attribute {
     pub(crate) const MTU: u16 = 4;
     pub(crate) const LINK: u16 = 5;
     pub(crate) const INFO: u16 = 18;
+    pub(crate) const GROUP: u16 = 27;
     pub(crate) const NAMESPACE: u16 = 28;
 }
 
@@ -190,6 +191,24 @@ fn info(w: &mut Writer<'_>, kind: &LinkKind, peer: Option<Peer<'_>>) {
 
 pub(crate) fn delete(requests: &mut Buffer, index: u32) {
     requests.message(DELETE, 0, |w| w.fixed(&head(index, 0, 0)));
+}
+
+/// Devices that go together: each that goes alone costs about 20 ms, in which the kernel waits until no
+/// packet is on it any more; a group of them costs that once.
+const LEAVING: u32 = 0x5377_0001;
+
+/// Removes devices: as many requests as there are devices, and one more.
+pub(crate) fn delete_all(requests: &mut Buffer, indexes: &[u32]) {
+    for index in indexes {
+        requests.message(NEW, 0, |w| {
+            w.fixed(&head(*index, 0, 0));
+            w.u32(attribute::GROUP, LEAVING);
+        });
+    }
+    requests.message(DELETE, 0, |w| {
+        w.fixed(&head(0, 0, 0));
+        w.u32(attribute::GROUP, LEAVING);
+    });
 }
 
 /// Changes what can be changed in place; brings it up if asked.

@@ -89,15 +89,17 @@ pub(crate) fn remove(rooms: &mut Rooms, works: &mut Works) -> BTreeSet<Place> {
             .map(|(name, link)| (name.clone(), link.clone()))
             .collect();
         let mut requests = Buffer::default();
-        for (name, _) in &gone {
-            link::delete(&mut requests, room.indexes.remove(name).unwrap_or(0));
+        let indexes: Vec<u32> = gone.iter().filter_map(|(name, _)| room.indexes.remove(name)).collect();
+        if !indexes.is_empty() {
+            link::delete_all(&mut requests, &indexes);
         }
         match room.route.send_all(&mut requests) {
             Err(err) => work.outcome.fail(format!("remove {} links: {err}", gone.len())),
             Ok(refused) => {
+                // gone already, perhaps with its other end
                 for (index, why) in refused.iter().filter(|(_, why)| why.errno != Errno::ENODEV) {
-                    let (name, link) = &gone[*index];
-                    let what = words::link(name, link);
+                    let what =
+                        gone.get(*index).map_or("links".into(), |(name, link)| words::link(name, link));
                     work.outcome.fail(format!("remove {what}: {}", words::refused(why)));
                 }
             }

@@ -150,14 +150,15 @@ impl Seen<'_> {
     fn of_rule(&self, kind: u16, body: &[u8]) -> Option<bool> {
         let (protocol, rule) = route::read_rule(body)?;
         let is_wanted = self.room.want.rules.contains(&rule);
+        let is_main = matches!(self.room.place, Place::Sandbox(_)) && route::MAIN.contains(&rule);
         if kind == message::DELETE_RULE {
-            return Some(is_wanted);
+            return Some(is_wanted || is_main);
         }
         let is_ours = match self.room.place {
             Place::Sandbox(_) => protocol != route::KERNEL,
             _ => protocol == swarm_worker_core::network::kernel::OURS,
         };
-        Some(!is_wanted && is_ours)
+        Some(!is_wanted && is_ours && !is_main)
     }
 
     fn of_neighbour(&self, kind: u16, body: &[u8]) -> Option<bool> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nix::sys::socket::SockProtocol;
 use swarm_types::network_set::NetworkProblem;
-use swarm_worker_core::network::kernel::{Link, LinkKind, Namespace, OURS, Place, Route, Way};
+use swarm_worker_core::network::kernel::{Link, LinkKind, Namespace, OURS, Place, Route, Rule, Way};
 
 use crate::link::{self, Device};
 use crate::namespace::enter;
@@ -52,6 +52,8 @@ pub(crate) struct Have {
     pub(crate) namespace: Arc<Namespace>,
     /// Devices that are down.
     pub(crate) down: BTreeSet<String>,
+    /// Rules of the kernel's own that are gone.
+    pub(crate) lost: Vec<&'static Rule>,
 }
 
 /// News of links, addresses, routes, rules, neighbours and settings.
@@ -176,9 +178,9 @@ impl Room {
         let lo_down = devices.get("lo").is_some_and(|lo| !lo.is_up);
         down.extend((lo_down && self.place != Place::Host).then(|| "lo".to_owned()));
         self.look_at_addresses(&names, &ours, &mut found)?;
-        self.look_at_routes(&names, &mut found)?;
+        let lost = self.look_at_routes(&names, &mut found)?;
         self.look_at_neighbours(devices, &names, &ours, &mut found)?;
-        Ok(Have { namespace: Arc::new(found), down })
+        Ok(Have { namespace: Arc::new(found), down, lost })
     }
 
     /// Whether what is in no plan any more is to be removed, if it was in one before.
@@ -207,7 +209,11 @@ impl Room {
         Ok(())
     }
 
-    fn look_at_routes(&mut self, names: &BTreeMap<u32, &str>, found: &mut Namespace) -> Result<(), Refusal> {
+    fn look_at_routes(
+        &mut self,
+        names: &BTreeMap<u32, &str>,
+        found: &mut Namespace,
+    ) -> Result<Vec<&'static Rule>, Refusal> {
         let only = (self.place == Place::Host).then_some(OURS);
         for each in route::routes(&mut self.route, only)? {
             const LOCAL: u32 = 255;
@@ -221,14 +227,21 @@ impl Room {
                 Arc::make_mut(&mut found.routes).extend(counts.then_some(route));
             }
         }
-        for (protocol, rule) in route::rules(&mut self.route)? {
+        let rules = route::rules(&mut self.route)?;
+        // a family that has no rules at all is switched off
+        let is_lost = |main: &&Rule| {
+            rules.iter().any(|(_, rule)| rule.v6 == main.v6) && !rules.iter().any(|(_, rule)| rule == *main)
+        };
+        let lost: Vec<_> = route::MAIN.iter().filter(is_lost).collect();
+        for (protocol, rule) in rules {
             let is_ours = match self.place {
-                Place::Sandbox(_) => protocol != route::KERNEL,
+                Place::Sandbox(_) => protocol != route::KERNEL && !route::MAIN.contains(&rule),
                 Place::Host | Place::Task(_) => protocol == OURS,
             };
             found.rules.extend(is_ours.then_some(rule));
         }
-        Ok(())
+        let is_all_ours = matches!(self.place, Place::Sandbox(_));
+        Ok(if is_all_ours { lost } else { Vec::new() })
     }
 
     fn look_at_neighbours(

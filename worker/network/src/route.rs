@@ -245,6 +245,13 @@ pub(crate) fn rule(requests: &mut Buffer, to: To, rule: &Rule) {
     });
 }
 
+/// The kernel's own rule that leads to the main table, of each family. Who flushes rules takes it away.
+pub(crate) const MAIN: [Rule; 2] = [main(false), main(true)];
+
+const fn main(v6: bool) -> Rule {
+    Rule { priority: 32766, v6, from: None, mark: None, table: 254 }
+}
+
 /// Policy rules of both families, and whose they are.
 pub(crate) fn rules(socket: &mut Socket) -> Result<Vec<(u8, Rule)>, Refusal> {
     let mut all = Vec::new();

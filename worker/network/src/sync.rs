@@ -11,7 +11,8 @@ use swarm_worker_core::network::firewall::Table;
 use swarm_worker_core::network::kernel::{Namespace, Place, Route, Way};
 
 use crate::netlink::Buffer;
-use crate::nft::diff::{self, TableChange};
+use crate::nft::diff::{self, Change, TableChange};
+use crate::nft::dump;
 use crate::nft::wire;
 use crate::nft::{LowTables, lower};
 use crate::room::{Have, Room, plain};
@@ -122,6 +123,9 @@ pub(crate) fn raise(room: &mut Room, have: &Have, created: &BTreeSet<String>, ou
         if index > 0 && (up || mac.is_some() || mtu.is_some()) {
             requests.add(To::Be, Subject::Link(name), |b| link::change(b, index, mac, mtu, up));
         }
+    }
+    for rule in &have.lost {
+        requests.add(To::Be, Subject::Rule(rule), |b| route::rule(b, To::Be, rule));
     }
     if have.down.contains("lo") {
         let index = index_of(room, "lo");
@@ -242,8 +246,8 @@ pub(crate) fn tables(room: &mut Room, outcome: &mut Outcome) {
         }
         let changes = diff::tables(&have, &wanted);
         match commit(room, &changes, Some(generation)) {
-            Ok(()) => {
-                room.generation = Some(if changes.is_empty() { generation } else { next(generation) });
+            Ok(generation) => {
+                room.generation = generation;
                 outcome.changed += changes.len();
             }
             Err(refused) if refused.iter().any(|(_, why)| why.errno == Errno::ERESTART) => continue,
@@ -280,8 +284,7 @@ fn step(room: &mut Room, known: &Arc<Namespace>, want: &Arc<Namespace>, generati
     let is_gone = |t: &&Table| !want.tables.iter().any(|w| (w.family, &w.name) == (t.family, &t.name));
     have.extend(known.tables.iter().filter(is_gone).map(|table| (key(table), Default::default())));
     let changes = diff::tables(&have, &wanted);
-    commit(room, &changes, Some(generation)).ok()?;
-    room.generation = Some(if changes.is_empty() { generation } else { next(generation) });
+    room.generation = commit(room, &changes, Some(generation)).ok()?;
     Some(changes.len())
 }
 
@@ -292,11 +295,34 @@ fn next(generation: u32) -> u32 {
 
 type Refused = Vec<(String, Refusal)>;
 
-fn commit(room: &mut Room, changes: &[TableChange<'_>], generation: Option<u32>) -> Result<(), Refused> {
+/// Commits a difference; the generation after it, if the one before it was known.
+fn commit(
+    room: &mut Room,
+    changes: &[TableChange<'_>],
+    generation: Option<u32>,
+) -> Result<Option<u32>, Refused> {
     if changes.is_empty() {
-        return Ok(());
+        return Ok(generation);
     }
-    let mut batch = wire::batch(changes, generation);
+    send(room, wire::batch(changes, generation))?;
+    let generation = generation.map(next);
+    let mut old = Vec::new();
+    for (change, each) in changes.iter().flat_map(|change| change.changes.iter().map(move |e| (change, e))) {
+        if let Change::Insert(chain, rules) = each {
+            let handles = dump::handles(&mut room.nft, change.family, change.table, chain);
+            let handles = handles.map_err(|why| vec![(format!("old rules of chain {chain}"), why)])?;
+            let rest = handles.get(rules.len()..).unwrap_or_default().to_vec();
+            old.push((change.family, change.table, *chain, rest));
+        }
+    }
+    if old.is_empty() {
+        return Ok(generation);
+    }
+    send(room, wire::finish(&old, generation))?;
+    Ok(generation.map(next))
+}
+
+fn send(room: &mut Room, mut batch: wire::Batch) -> Result<(), Refused> {
     let refused = match room.nft.send_batch(&mut batch.requests) {
         Ok(refused) => refused,
         Err(err) => vec![(0, errno_of(&err))],
@@ -310,7 +336,7 @@ fn commit(room: &mut Room, changes: &[TableChange<'_>], generation: Option<u32>)
 fn one_by_one(room: &mut Room, changes: &[TableChange<'_>], outcome: &mut Outcome) {
     for change in changes {
         match commit(room, std::slice::from_ref(change), None) {
-            Ok(()) => outcome.changed += 1,
+            Ok(_) => outcome.changed += 1,
             Err(refused) => {
                 let table = format!("table {} {}", diff::family_name(change.family), change.table);
                 let (what, why) = &refused[0];

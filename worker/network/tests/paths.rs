@@ -203,7 +203,7 @@ async fn updates_and_restarts_break_no_connection() {
         [&["10.0.1.11"], &["10.0.1.12"], &["10.0.1.11", "10.0.1.12"], &["10.0.1.12", "10.0.1.11"]];
     for round in 0..200 {
         let mut next = plan.clone();
-        let sb = next.namespaces.get_mut(&sandbox()).unwrap();
+        let sb = Arc::make_mut(next.namespaces.get_mut(&sandbox()).unwrap());
         sb.tables = vec![services(&[("10.0.1.100", sets[round % 4])])];
         assert_eq!(kernel.apply(next).await.unwrap().problems, []);
     }
@@ -228,7 +228,8 @@ async fn updates_and_restarts_break_no_connection() {
 async fn connections_of_a_dead_task_are_counted_and_reset() {
     let (_world, kernel, plan) = world().await;
     let mut only = plan.clone();
-    only.namespaces.get_mut(&sandbox()).unwrap().tables = vec![services(&[("10.0.1.100", &["10.0.1.11"])])];
+    Arc::make_mut(only.namespaces.get_mut(&sandbox()).unwrap()).tables =
+        vec![services(&[("10.0.1.100", &["10.0.1.11"])])];
     kernel.apply(only).await.unwrap();
     let mut long = kernel.enter(task("t2"), || connect("10.0.1.100:9000").unwrap().0).await.unwrap();
     let count = kernel.connections(sandbox(), ip("10.0.1.11")).await.unwrap();
@@ -236,7 +237,8 @@ async fn connections_of_a_dead_task_are_counted_and_reset() {
     assert_eq!(kernel.connections(sandbox(), ip("10.0.1.12")).await.unwrap().all, 0);
     assert!(echo(&mut long));
     let mut other = plan;
-    other.namespaces.get_mut(&sandbox()).unwrap().tables = vec![services(&[("10.0.1.100", &["10.0.1.12"])])];
+    Arc::make_mut(other.namespaces.get_mut(&sandbox()).unwrap()).tables =
+        vec![services(&[("10.0.1.100", &["10.0.1.12"])])];
     kernel.apply(other).await.unwrap();
     assert!(echo(&mut long), "it stays where it is");
     assert_eq!(kernel.reset_connections(sandbox(), ip("10.0.1.11")).await.unwrap(), 1);
@@ -259,14 +261,14 @@ fn overlay(own: u8, other: u8) -> Plan {
     let (v4, v6) = (format!("10.0.1.{own}{own}"), format!("fd00:1::{own}{own}"));
     let (r4, r6) = (format!("10.0.1.{other}{other}/32"), format!("fd00:1::{other}{other}/128"));
     let label = format!("fe80::{other}");
-    sb.routes = BTreeSet::from([
+    sb.routes = Arc::new(BTreeSet::from([
         unreachable("10.0.1.0/24"),
         unreachable("fd00:1::/64"),
         via(&r4, &peer, "vx0"),
         via(&r6, &label, "vx0"),
         direct(&format!("{v4}/32"), "v1"),
         direct(&format!("{v6}/128"), "v1"),
-    ]);
+    ]));
     sb.sysctls.insert("ipv6/conf/all/forwarding".into(), "1".into());
     let task_mac = Mac([2, 0x53, 2, 0, 1, own]);
     sb.neighbours = BTreeMap::from([
@@ -291,18 +293,18 @@ fn overlay(own: u8, other: u8) -> Plan {
         mark: None,
         table: 1000,
     });
-    sb.routes.insert(Route { table: 1000, metric: 7, ..via("::/0", &label, "vx0") });
-    sb.routes.insert(Route { table: 100, ..via("0.0.0.0/0", &peer, "vx0") });
+    Arc::make_mut(&mut sb.routes).insert(Route { table: 1000, metric: 7, ..via("::/0", &label, "vx0") });
+    Arc::make_mut(&mut sb.routes).insert(Route { table: 100, ..via("0.0.0.0/0", &peer, "vx0") });
     let mut own = Namespace {
         addrs: addrs(&[("eth0", &format!("{v4}/24")), ("eth0", &format!("{v6}/64"))]),
         ..Namespace::default()
     };
     own.links.insert("eth0".into(), Link { mac: Some(task_mac), ..veth(sandbox(), "v1", 0) });
-    own.routes = BTreeSet::from([
+    own.routes = Arc::new(BTreeSet::from([
         direct("10.0.1.1/32", "eth0"),
         via("10.0.1.0/24", "10.0.1.1", "eth0"),
         via("fd00:1::/64", "fe80::1", "eth0"),
-    ]);
+    ]));
     let gateway = Mac([2, 0x53, 0, 0, 0, 1]);
     own.neighbours = BTreeMap::from([
         (("eth0".into(), ip("10.0.1.1")), gateway),
@@ -361,10 +363,10 @@ async fn a_network_reaches_over_hosts() {
     assert_eq!(first.check(None).await.unwrap(), []);
     // a peer moves: its entries change in place
     let mut moved = overlay(1, 2);
-    let sb = moved.namespaces.get_mut(&sandbox()).unwrap();
+    let sb = Arc::make_mut(moved.namespaces.get_mut(&sandbox()).unwrap());
     sb.forwarding.values_mut().for_each(|behind| *behind = ip("10.200.0.9"));
-    sb.routes.retain(|route| route.to != net("fd00:1::22/128"));
-    sb.routes.insert(unreachable("fd00:1::22/128"));
+    Arc::make_mut(&mut sb.routes).retain(|route| route.to != net("fd00:1::22/128"));
+    Arc::make_mut(&mut sb.routes).insert(unreachable("fd00:1::22/128"));
     assert_eq!(first.apply(moved).await.unwrap().problems, []);
     assert_eq!(first.check(None).await.unwrap(), []);
     assert!(!one.try_at(task("t"), "ping -c1 -W1 10.0.1.22").1);
@@ -381,11 +383,11 @@ async fn the_destination_of_a_frame_is_set_from_the_mark() {
     let world = World::new();
     let kernel = world.kernel();
     let mut wanted = routed(2);
-    let sb = wanted.namespaces.get_mut(&sandbox()).unwrap();
+    let sb = Arc::make_mut(wanted.namespaces.get_mut(&sandbox()).unwrap());
     let target = Mac([2, 0x53, 3, 0, 0, 9]);
     let mut out = table(Family::Netdev, "sw_out");
     let elements = MapElements::Macs(BTreeMap::from([(vec![Value::Number(0x10002)], target)]));
-    out.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements });
+    out.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements }.into());
     let hook = Hook {
         kind: ChainKind::Filter,
         point: HookPoint::Egress,
@@ -395,7 +397,7 @@ async fn the_destination_of_a_frame_is_set_from_the_mark() {
     };
     let rules =
         vec![rule(vec![SetEtherDestination(vec![Field::Mark], "macs".into())]), rule(vec![SetMark(0)])];
-    out.chains.insert("c_out".into(), Chain { hook: Some(hook), rules });
+    out.chains.insert("c_out".into(), Chain { hook: Some(hook), rules }.into());
     sb.tables.push(out);
     let mut marks = table(Family::Ip, "sw_marks");
     let udp = vec![
@@ -403,7 +405,9 @@ async fn the_destination_of_a_frame_is_set_from_the_mark() {
         Match(Field::DestinationPort, Is, Value::Port(7)),
         SetMark(0x10002),
     ];
-    marks.chains.insert("c_mark".into(), base(ChainKind::Route, HookPoint::Output, -150, vec![rule(udp)]));
+    marks
+        .chains
+        .insert("c_mark".into(), base(ChainKind::Route, HookPoint::Output, -150, vec![rule(udp)]).into());
     sb.tables.push(marks);
     assert_eq!(kernel.apply(wanted).await.unwrap().problems, []);
     assert_eq!(kernel.check(None).await.unwrap(), []);
@@ -483,7 +487,7 @@ async fn in_the_hosts_namespace_only_what_is_ours_is_touched() {
     let mut host = Namespace::default();
     host.links.insert("sw-ing".into(), veth(sandbox(), "up0", 1));
     host.addrs = addrs(&[("sw-ing", "10.255.1.1/32")]);
-    host.routes.insert(via("10.255.0.0/16", "169.254.77.2", "sw-ing"));
+    Arc::make_mut(&mut host.routes).insert(via("10.255.0.0/16", "169.254.77.2", "sw-ing"));
     host.tables.push(table(Family::Ip, "sw_host"));
     let mut sb = Namespace::default();
     sb.links.insert("up0".into(), veth(Place::Host, "sw-ing", 2));

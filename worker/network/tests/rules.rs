@@ -113,23 +113,27 @@ fn ip_rules() -> Vec<(Rule, &'static str)> {
 
 fn named(table: &mut Table) {
     let words = |v: Vec<Value>| v;
-    table.sets.insert("vnis".into(), set(vec![Field::Vni], false, vec![vec![Value::Number(4097)]]));
+    table.sets.insert("vnis".into(), set(vec![Field::Vni], false, vec![vec![Value::Number(4097)]]).into());
     let nets =
         ["10.1.0.0/24", "10.1.1.0/24", "10.3.0.0/16", "192.0.2.7/32"].map(|n| vec![Value::Net(net(n))]);
-    table.sets.insert("nets".into(), set(vec![Field::IpSaddr], true, nets.to_vec()));
+    table.sets.insert("nets".into(), set(vec![Field::IpSaddr], true, nets.to_vec()).into());
     let pair = words(vec![Value::Name("v11".into()), addr("10.0.1.11")]);
-    table.sets.insert("pairs".into(), set(vec![Field::Iifname, Field::IpSaddr], false, vec![pair]));
+    table.sets.insert("pairs".into(), set(vec![Field::Iifname, Field::IpSaddr], false, vec![pair]).into());
     let door = words(vec![Value::Net(net("10.9.0.0/16")), Value::Port(80)]);
-    table.sets.insert("doors".into(), set(vec![Field::IpSaddr, Field::DestinationPort], true, vec![door]));
+    table
+        .sets
+        .insert("doors".into(), set(vec![Field::IpSaddr, Field::DestinationPort], true, vec![door]).into());
     let mac = vec![Value::Mac(NODE2)];
     let marks = MapElements::Marks(BTreeMap::from([(mac.clone(), 0x10002)]));
-    table.maps.insert("marks".into(), Map { key: vec![Field::EtherSaddr], elements: marks });
+    table.maps.insert("marks".into(), Map { key: vec![Field::EtherSaddr], elements: marks }.into());
     let zones = MapElements::Zones(BTreeMap::from([(mac, 2)]));
-    table.maps.insert("zones".into(), Map { key: vec![Field::EtherSaddr], elements: zones });
+    table.maps.insert("zones".into(), Map { key: vec![Field::EtherSaddr], elements: zones }.into());
     let port = vec![Value::Protocol(6), Value::Port(80)];
     let to = Verdict::Goto("s_jump".into());
-    table.maps.insert("pub".into(), vmap(vec![Field::L4Proto, Field::DestinationPort], vec![(port, to)]));
-    table.chains.insert("s_jump".into(), chain(vec![]));
+    table
+        .maps
+        .insert("pub".into(), vmap(vec![Field::L4Proto, Field::DestinationPort], vec![(port, to)]).into());
+    table.chains.insert("s_jump".into(), chain(vec![]).into());
 }
 
 fn nat_rules() -> Vec<(Rule, &'static str)> {
@@ -200,11 +204,11 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
     named(&mut one);
     one.chains.insert(
         "c_pre".into(),
-        base(ChainKind::Filter, HookPoint::Prerouting, -300, take(&mut texts, ip_rules())),
+        base(ChainKind::Filter, HookPoint::Prerouting, -300, take(&mut texts, ip_rules())).into(),
     );
     one.chains.insert(
         "c_nat".into(),
-        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, nat_rules())),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, nat_rules())).into(),
     );
     let post = vec![
         (
@@ -216,8 +220,10 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
             "oifname \"eth0\" masquerade",
         ),
     ];
-    one.chains
-        .insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, take(&mut texts, post)));
+    one.chains.insert(
+        "c_post".into(),
+        base(ChainKind::Nat, HookPoint::Postrouting, 100, take(&mut texts, post)).into(),
+    );
     let mut forward = base(ChainKind::Filter, HookPoint::Forward, 0, vec![]);
     forward.hook.as_mut().unwrap().drop_by_default = true;
     let said = Rule { statements: vec![Reject], comment: "no way \"here\", für alle".into() };
@@ -227,16 +233,16 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         "reject comment \"no way",
         "type filter hook forward priority filter; policy drop;",
     ]);
-    one.chains.insert("c_fwd".into(), forward);
+    one.chains.insert("c_fwd".into(), forward.into());
     one.chains.insert(
         "c_mark".into(),
-        base(ChainKind::Route, HookPoint::Output, -150, vec![rule(vec![SetMarkFromConnection])]),
+        base(ChainKind::Route, HookPoint::Output, -150, vec![rule(vec![SetMarkFromConnection])]).into(),
     );
     texts.push("type route hook output priority mangle; policy accept;");
     let mut six = table(Family::Ip6, "sw_six");
     six.chains.insert(
         "c_pre".into(),
-        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, ip6_rules())),
+        base(ChainKind::Nat, HookPoint::Prerouting, -100, take(&mut texts, ip6_rules())).into(),
     );
     let mut both = table(Family::Inet, "sw_both");
     let v6 = Match(Field::NfProto, Is, Value::Number(10));
@@ -252,10 +258,11 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         (rule(vec![v6, Counter]), "meta nfproto ipv6 counter packets 0 bytes 0"),
         (rule(vec![Match(Field::L4Proto, Is, Value::Protocol(17)), Reject]), "meta l4proto udp reject"),
     ];
-    both.chains.insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(&mut texts, mixed)));
+    both.chains
+        .insert("c_in".into(), base(ChainKind::Filter, HookPoint::Input, 0, take(&mut texts, mixed)).into());
     let mut device = table(Family::Netdev, "sw_out");
     let macs = MapElements::Macs(BTreeMap::from([(vec![Value::Number(0x10002)], NODE2)]));
-    device.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements: macs });
+    device.maps.insert("macs".into(), Map { key: vec![Field::Mark], elements: macs }.into());
     let out = vec![
         (
             rule(vec![SetEtherDestination(vec![Field::Mark], "macs".into())]),
@@ -277,7 +284,7 @@ fn all_tables() -> (Vec<Table>, Vec<&'static str>) {
         device: Some("lo".into()),
         drop_by_default: false,
     };
-    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(&mut texts, out) });
+    device.chains.insert("c_out".into(), Chain { hook: Some(hook), rules: take(&mut texts, out) }.into());
     (vec![one, six, both, device], texts)
 }
 

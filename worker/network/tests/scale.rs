@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+
 use support::*;
 use swarm_worker_core::network::firewall::{MapElements, Table, Verdict};
 use swarm_worker_core::network::kernel::{Link, LinkKind, Mac, Namespace, Place, Plan};
@@ -47,10 +49,10 @@ async fn one_service_of_a_thousand_changes_in_no_time() {
     println!("1,000 services of 10: {:?}, {:?} of it in the kernel", start.elapsed(), applied.in_kernel);
     let (mut whole, mut inside) = (Vec::new(), Vec::new());
     for round in 0..200u32 {
-        let table = &mut wanted.namespaces.get_mut(&sandbox()).unwrap().tables[0];
+        let table = &mut Arc::make_mut(wanted.namespaces.get_mut(&sandbox()).unwrap()).tables[0];
         let backends: Vec<String> = (0..10).map(|b| at(0x0a42_0000, round * 10 + b)).collect();
         let backends: Vec<&str> = backends.iter().map(|addr| &addr[..]).collect();
-        table.chains.insert(format!("s_{}", round * 7 % SERVICES), service(&backends));
+        table.chains.insert(format!("s_{}", round * 7 % SERVICES), service(&backends).into());
         let next = wanted.clone();
         let start = Instant::now();
         let applied = kernel.apply(next).await.unwrap();
@@ -91,7 +93,7 @@ fn crowded(count: u32) -> Namespace {
         let node = format!("10.200.{}.3", number % 50);
         sb.neighbours.insert(("vx0".into(), addr), mac);
         sb.forwarding.insert(("vx0".into(), mac), ip(&node));
-        sb.routes.insert(via(&format!("{addr}/32"), &node, "vx0"));
+        Arc::make_mut(&mut sb.routes).insert(via(&format!("{addr}/32"), &node, "vx0"));
     }
     sb
 }
@@ -131,12 +133,12 @@ async fn churn(world: &World, kernel: &Kernel, rounds: usize) -> usize {
         let mut next = fixed.clone();
         for number in 0..10 {
             let (place, name) = (task(&format!("x{round}-{number}")), format!("x{number}"));
-            let sb = next.namespaces.get_mut(&sandbox()).unwrap();
+            let sb = Arc::make_mut(next.namespaces.get_mut(&sandbox()).unwrap());
             sb.links.insert(name.clone(), veth(place, "eth0", 1));
-            sb.routes.insert(direct(&format!("10.0.1.{}/32", 200 + number), &name));
+            Arc::make_mut(&mut sb.routes).insert(direct(&format!("10.0.1.{}/32", 200 + number), &name));
             let mut own = Namespace::default();
             own.links.insert("eth0".into(), veth(sandbox(), &name, 2));
-            next.namespaces.insert(place, own);
+            next.namespaces.insert(place, own.into());
             made += 1;
         }
         assert_eq!(kernel.apply(next).await.unwrap().problems, []);
@@ -152,7 +154,7 @@ async fn tasks_come_and_go_and_leave_nothing() {
     let world = World::new();
     let kernel = world.kernel();
     let start = Instant::now();
-    let made = churn(&world, &kernel, 30).await;
+    let made = churn(&world, &kernel, 100).await;
     println!("{made} task namespaces with links made and removed: {:?}", start.elapsed());
     assert_eq!(kernel.apply(Plan::default()).await.unwrap().problems, []);
     assert_eq!(world.files(), Vec::<String>::new());
@@ -173,7 +175,7 @@ async fn ten_thousand_services_come_and_go_and_leave_nothing() {
     let fresh = world.at(sandbox(), "nft list ruleset; ip route; ip addr show dev lo");
     let start = Instant::now();
     for round in 0..100u32 {
-        let sb = wanted.namespaces.get_mut(&sandbox()).unwrap();
+        let sb = Arc::make_mut(wanted.namespaces.get_mut(&sandbox()).unwrap());
         let vips: Vec<String> = (0..100).map(|n| at(0x0a50_0000, round * 100 + n)).collect();
         let all: Vec<(&str, &[&str])> =
             vips.iter().map(|vip| (&vip[..], &["10.0.1.11", "10.0.1.12"][..])).collect();
@@ -185,9 +187,8 @@ async fn ten_thousand_services_come_and_go_and_leave_nothing() {
             let chain = net.chains.remove(&name).unwrap();
             net.chains.insert(own(&name), chain);
         }
-        let MapElements::Verdicts(elements) = &mut net.maps.get_mut("svc").unwrap().elements else {
-            unreachable!()
-        };
+        let svc = Arc::make_mut(net.maps.get_mut("svc").unwrap());
+        let MapElements::Verdicts(elements) = &mut svc.elements else { unreachable!() };
         for to in elements.values_mut() {
             let Verdict::Goto(name) = to else { unreachable!() };
             *name = own(name);

@@ -366,3 +366,17 @@ fn sessions_that_do_not_last_are_begun_ever_more_slowly() {
     assert!(wait(&mut b, 0) >= Duration::from_secs(1));
     assert!(wait(&mut b, 5) <= Duration::from_millis(50), "after a session that lasted");
 }
+
+/// A power cut took the shutdown from the journal; the container shows an end that could be a failure.
+#[test]
+fn what_is_final_for_the_managers_is_final_here() {
+    let mut lost = task("a", TaskState::Running);
+    lost.status.state = TaskState::Running;
+    let exit = Exit { code: 143, ..Exit::default() };
+    let mut bench = Bench::restored(vec![lost], [("a", FoundState::Exited(exit))]).connected();
+    assert_eq!(bench.agent.task("a".into()).unwrap().task().status.state, TaskState::Failed);
+    let mut theirs = task("a", TaskState::Shutdown);
+    theirs.status.state = TaskState::Shutdown;
+    bench.assigned(set(1, &[theirs]));
+    assert_eq!(bench.agent.task("a".into()).unwrap().task().status.state, TaskState::Shutdown);
+}

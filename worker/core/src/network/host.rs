@@ -41,6 +41,8 @@ pub(crate) struct Host<'a> {
     pub(crate) private: &'a BTreeSet<String>,
 }
 
+/// The host's table.
+pub(crate) const TABLE: &str = "sw_host";
 /// Before all others look at a packet, and before connections are tracked.
 const FIRST: i32 = -350;
 /// After all others have.
@@ -107,7 +109,7 @@ impl Host<'_> {
         let nodes = nodes.filter(|addr| Version::of(*addr) == version).map(|addr| vec![Value::Addr(addr)]);
         let vnis = self.encrypted.iter().map(|vni| vec![Value::Number(*vni)]);
         let filter = |point, priority, rules| Chain::base(ChainKind::Filter, point, priority, rules);
-        let table = Table::new(version.family(), "sw_host")
+        let table = Table::new(version.family(), TABLE)
             .set("nodes", &[version.saddr()], nodes.collect())
             .set("encrypted", &[Field::Vni], vnis.collect())
             .chain("c_raw", filter(HookPoint::Prerouting, FIRST, self.raw(version)))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use swarm_types::id::{NetworkId, TaskId};
 
-use super::firewall::Table;
+use super::firewall::{Chain, Family, Table};
 
 /// All namespaces of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,6 +64,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// Puts another chain in the place of one that is there.
+    pub fn replace_chain(&mut self, family: Family, table: &str, name: &str, chain: &Arc<Chain>) {
+        let tables = self.tables.iter_mut().filter(|t| t.family == family && t.name == table);
+        for old in tables.filter_map(|table| table.chains.get_mut(name)) {
+            *old = chain.clone();
+        }
+    }
+
     /// Takes what is equal from an older plan of the same namespace, so that it is the same `Arc`.
     pub fn share(&mut self, old: &Namespace) {
         if self.routes == old.routes {

@@ -27,6 +27,7 @@ mod reach;
 mod service;
 
 mod text;
+pub mod trace;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -13,12 +13,13 @@ use swarm_types::network::NetworkDriver;
 use swarm_types::network_set::{NetworkEntry, NetworkPart, NetworkProblem, NetworkSet};
 
 use super::address::{self, Version};
+use super::firewall::Chain;
 use super::ground::Ground;
 use super::ingress;
 use super::kernel::Namespace;
 use super::members::{Changes, Members};
 use super::planner::{LocalTask, News, device};
-use super::port::{self, Claims};
+use super::port::{self, Claims, PortKey};
 use super::reach::{Reach, Reachable, Touched};
 use super::sandbox::{self, Local, Locals, Sandbox};
 use super::service::{self, Vip};
@@ -39,20 +40,30 @@ pub(crate) struct Part {
 }
 
 /// What an update changed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Did {
     /// The network itself.
     pub(crate) network: bool,
-    /// What the host's ports lead to.
+    /// Which ports the host has.
     pub(crate) ports: bool,
-    /// Anything.
-    pub(crate) sandbox: bool,
+    /// Where ports lead that the host had before.
+    pub(crate) leads: Vec<Lead>,
 }
 
-impl Did {
-    pub(crate) fn any(self) -> bool {
-        self.network || self.ports || self.sandbox
-    }
+/// Where a service's port leads now.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    pub(crate) service: ServiceId,
+    pub(crate) port: PortKey,
+    pub(crate) version: Version,
+    pub(crate) chain: Arc<Chain>,
+}
+
+/// What the chains of virtual addresses need: nothing, these anew, or all.
+#[derive(Debug, Default)]
+struct Balanced {
+    all: bool,
+    some: Vec<(Version, String, Arc<Chain>)>,
 }
 
 impl Part {
@@ -87,20 +98,61 @@ impl Part {
         if !frame && changes.tasks.is_empty() && changes.services.is_empty() {
             return did;
         }
-        let mut balanced = false;
+        let mut balanced = Balanced::default();
         for id in &changes.services {
-            let (service, members) = (self.members.service(*id), self.members.tasks_of(*id));
             if entry.network.ingress {
-                let claims = port::claims(*id, service, members, tasks);
-                did.ports |= replace(&mut self.claims, *id, claims, Claims::is_empty);
+                self.claim(*id, tasks, &mut did);
             } else {
-                let vip = service.map(|service| service::vip(service, members));
-                let vip = vip.unwrap_or(Vip { chain: String::new(), ways: Vec::new() });
-                balanced |= replace(&mut self.vips, *id, vip, |vip| vip.ways.is_empty());
+                self.balance(*id, &mut balanced);
             }
         }
-        did.sandbox = self.make(ground, &changes, frame, network || news.ground, balanced);
+        self.make(ground, &changes, frame, network || news.ground, &balanced);
         did
+    }
+
+    /// What a service of the ingress network wants of the host.
+    fn claim(&mut self, id: ServiceId, tasks: &BTreeMap<TaskId, Arc<LocalTask>>, did: &mut Did) {
+        let claims = port::claims(id, self.members.service(id), self.members.tasks_of(id), tasks);
+        let none = Claims::new();
+        let old = self.claims.get(&id).unwrap_or(&none);
+        if *old == claims {
+            return;
+        }
+        if port::same_ports(old, &claims) {
+            let ways = claims.iter().flat_map(|(port, claim)| claim.ways.iter().map(move |way| (*port, way)));
+            let lead = |(port, (version, chain)): (_, &(Version, Arc<Chain>))| Lead {
+                service: id,
+                port,
+                version: *version,
+                chain: chain.clone(),
+            };
+            did.leads.extend(ways.map(lead));
+        } else {
+            did.ports = true;
+        }
+        if claims.is_empty() { drop(self.claims.remove(&id)) } else { drop(self.claims.insert(id, claims)) }
+    }
+
+    /// Where a service's virtual addresses lead.
+    fn balance(&mut self, id: ServiceId, balanced: &mut Balanced) {
+        let vip = self.members.service(id).map(|service| service::vip(service, self.members.tasks_of(id)));
+        let vip = vip.filter(|vip| !vip.ways.is_empty());
+        let old = self.vips.get(&id);
+        if old == vip.as_ref() {
+            return;
+        }
+        let addrs =
+            |vip: Option<&Vip>| vip.map(|v| v.ways.iter().map(|(_, addr, _)| *addr).collect::<Vec<_>>());
+        balanced.all |= addrs(old) != addrs(vip.as_ref());
+        match vip {
+            Some(vip) => {
+                let chain =
+                    |(version, _, chain): &(_, _, Arc<Chain>)| (*version, vip.chain.clone(), chain.clone());
+                balanced.some.extend(vip.ways.iter().map(chain));
+                self.vips.insert(id, vip);
+            }
+            None => drop(self.vips.remove(&id)),
+        }
     }
 
     /// The node's tasks on this network; host-mode ports of those that changed are looked at again.
@@ -122,12 +174,12 @@ impl Part {
     }
 
     /// Makes the sandbox anew; `frame`: links and settings too; `nodes`: the ways to all nodes.
-    fn make(&mut self, ground: &Ground, changes: &Changes, frame: bool, nodes: bool, balanced: bool) -> bool {
+    fn make(&mut self, ground: &Ground, changes: &Changes, frame: bool, nodes: bool, balanced: &Balanced) {
         let (mut reach, mut touched) = (std::mem::take(&mut self.reach), Touched::default());
         for (old, new) in &changes.tasks {
             reach.learn(old.as_deref(), new.as_deref(), &mut touched);
         }
-        let Some(sandbox) = self.sandbox(ground) else { return false };
+        let Some(sandbox) = self.sandbox(ground) else { return };
         let fresh = (frame || self.namespace.is_none()).then(|| {
             let (mut ns, mut routes) = (sandbox.namespace(), sandbox.routes());
             if sandbox.network.ingress {
@@ -141,24 +193,26 @@ impl Part {
         }
         reach.take(touched, &reachable(&sandbox), fixed);
         let old = self.namespace.clone();
-        let (rebuilt, moved) =
-            (fresh.is_some(), old.as_ref().is_none_or(|old| old.routes != *reach.routes()));
-        if !rebuilt && !moved && !balanced {
+        let all = balanced.all || fresh.is_some();
+        if old.as_ref().is_some_and(|old| old.routes == *reach.routes()) && !all && balanced.some.is_empty() {
             self.reach = reach;
-            return false;
+            return;
         }
         let mut ns = fresh.or_else(|| old.as_deref().cloned()).unwrap_or_default();
         ns.routes = reach.routes().clone();
-        if rebuilt || balanced {
+        if all {
             ns.tables = match sandbox.network.ingress {
                 true => ingress::tables(&sandbox),
                 false => sandbox::tables(&sandbox, &self.vips),
             };
+            old.iter().for_each(|old| ns.share(old));
+        } else {
+            for (version, name, chain) in &balanced.some {
+                ns.replace_chain(version.family(), sandbox::TABLE, name, chain);
+            }
         }
-        old.iter().for_each(|old| ns.share(old));
         self.reach = reach;
-        self.namespace = Some(Arc::new(ns)).filter(|ns| old.as_ref() != Some(ns)).or(old);
-        true
+        self.namespace = old.filter(|old| **old == ns).or_else(|| Some(Arc::new(ns)));
     }
 
     /// What cannot be as it is wanted.
@@ -206,23 +260,6 @@ impl Part {
             }
         }
     }
-}
-
-/// Puts a value, or removes it if it is empty. Whether that changed anything.
-fn replace<V: Eq>(
-    all: &mut BTreeMap<ServiceId, V>,
-    id: ServiceId,
-    value: V,
-    empty: impl Fn(&V) -> bool,
-) -> bool {
-    if empty(&value) {
-        return all.remove(&id).is_some();
-    }
-    if all.get(&id) == Some(&value) {
-        return false;
-    }
-    all.insert(id, value);
-    true
 }
 
 /// The nodes that a sandbox can send to.

@@ -13,17 +13,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use swarm_types::endpoint::Port;
-use swarm_types::id::{NetworkId, TaskId};
+use swarm_types::id::{NetworkId, ServiceId, TaskId};
 use swarm_types::network::{Attachment, NetworkDriver};
 use swarm_types::network_set::{NetworkProblem, NetworkSet};
 
 use super::address::{self, WAY_OUT};
 use super::ground::{Facts, Ground};
-use super::host::Host;
+use super::host::{self, Host};
 use super::kernel::{Namespace, Place, Plan};
 use super::macvlan;
-use super::part::{Part, seats};
-use super::port;
+use super::part::{Lead, Part, seats};
+use super::port::{self, PortKey};
 use super::task;
 
 /// A task of this node that has a namespace of its own.
@@ -57,6 +57,8 @@ pub struct Planner {
     /// What the host's part was made of, beside the ground and the ingress network.
     outside: (BTreeSet<u32>, BTreeSet<String>),
     denied: Vec<NetworkProblem>,
+    /// Which service has which port.
+    held: BTreeMap<PortKey, ServiceId>,
     planned: Planned,
 }
 
@@ -92,32 +94,33 @@ impl Planner {
         };
         let changed = self.changed_tasks(tasks);
         let news = News { ground: !same, tasks: &changed };
-        let mut moved = news.ground || !changed.is_empty();
-        let (mut host, mut seating) = (news.ground, false);
+        let (mut host, mut seating, mut leads) = (news.ground, false, Vec::new());
         let gone = self.parts.keys().filter(|id| !set.networks.contains_key(id)).copied().collect::<Vec<_>>();
         for id in gone {
             self.planned.plan.namespaces.remove(&Place::Sandbox(id));
             self.parts.remove(&id);
-            (moved, seating, host) = (true, true, true);
+            (seating, host) = (true, true);
         }
         for (id, entry) in &set.networks {
             let part = self.parts.entry(*id).or_default();
             let did = part.update(&ground, set, entry, &self.tasks, news);
             host |= did.ports || did.network;
             seating |= did.network;
-            moved |= did.any();
+            leads.extend(did.leads);
             match &part.namespace {
                 Some(ns) => drop(self.planned.plan.namespaces.insert(Place::Sandbox(*id), ns.clone())),
                 None => drop(self.planned.plan.namespaces.remove(&Place::Sandbox(*id))),
             }
         }
-        if host || self.planned.plan.namespaces.is_empty() {
+        if host {
             self.host(&ground);
+        } else if !leads.is_empty() {
+            self.lead(&leads);
         }
         if seating || news.ground || !changed.is_empty() {
             self.seat(&ground, if seating || news.ground { None } else { Some(&changed) });
         }
-        if moved {
+        if host || seating || !changed.is_empty() {
             self.planned.problems = self.problems(&ground);
         }
         self.ground = Some(ground);
@@ -160,6 +163,17 @@ impl Planner {
             .collect();
         let old = self.planned.plan.namespaces.get(&Place::Host);
         old.into_iter().for_each(|old| ns.share(old));
+        self.held = held.iter().map(|(key, claim)| (*key, claim.holder.service)).collect();
+        put(&mut self.planned.plan, Place::Host, ns);
+    }
+
+    /// Ports that the host has lead elsewhere.
+    fn lead(&mut self, leads: &[Lead]) {
+        let Some(host) = self.planned.plan.namespaces.get(&Place::Host) else { return };
+        let mut ns = (**host).clone();
+        for lead in leads.iter().filter(|lead| self.held.get(&lead.port) == Some(&lead.service)) {
+            ns.replace_chain(lead.version.family(), host::TABLE, &lead.port.chain(), &lead.chain);
+        }
         put(&mut self.planned.plan, Place::Host, ns);
     }
 

@@ -69,7 +69,7 @@ impl PortKey {
     }
 
     /// The one address that it is open on; none: all. `0.0.0.0` means all of IPv4, `::` of IPv6.
-    fn only(&self) -> Option<IpAddr> {
+    pub(crate) fn only(&self) -> Option<IpAddr> {
         self.host_ip.filter(|addr| !addr.is_unspecified())
     }
 
@@ -85,7 +85,8 @@ impl PortKey {
         self.only() == other.only() && Version::BOTH.iter().any(both)
     }
 
-    fn chain(&self) -> String {
+    /// The name of its chain.
+    pub(crate) fn chain(&self) -> String {
         address::port_chain(self.protocol, self.port, self.only())
     }
 }
@@ -151,6 +152,15 @@ fn chain(
     let protocol = Value::Protocol(address::protocol_number(key.protocol));
     let rule = Rule::new([Statement::is(Field::L4Proto, protocol), Statement::Dnat(choice)]);
     Some(Arc::new(Chain { hook: None, rules: vec![rule.said(format!("{name} {key}"))] }))
+}
+
+/// They want the same ports in the same way, for callers of the same versions.
+pub(crate) fn same_ports(a: &Claims, b: &Claims) -> bool {
+    let same = |((a_key, a), (b_key, b)): ((_, &Claim), (_, &Claim))| {
+        let versions = |claim: &Claim| claim.ways.iter().map(|(version, _)| *version).collect::<Vec<_>>();
+        a_key == b_key && a.holder == b.holder && versions(a) == versions(b)
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 /// Chains of ports by name, and which port leads to which.

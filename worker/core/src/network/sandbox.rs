@@ -49,6 +49,9 @@ pub(crate) struct Sandbox<'a> {
     pub(crate) locals: &'a Locals,
 }
 
+/// The table of a sandbox that is not the ingress network's.
+pub(crate) const TABLE: &str = "sw_net";
+
 /// Priorities of hooks (`nft` calls them raw, mangle, dstnat, filter, srcnat).
 pub(crate) const RAW: i32 = -300;
 pub(crate) const MANGLE: i32 = -150;
@@ -120,7 +123,7 @@ impl Sandbox<'_> {
             Statement::Snat(gateway),
         ])
         .said("a task that drew itself");
-        let mut table = Table::new(version.family(), "sw_net")
+        let mut table = Table::new(version.family(), TABLE)
             .set("own", &[Field::Iifname, saddr], self.own_set(version))
             .set("hairpin", &[saddr, daddr], hairpin.collect())
             .map("svc", &[daddr], MapElements::Verdicts(vips.ways))

@@ -27,6 +27,9 @@ pub(crate) enum Change<'a> {
     /// All rules of a chain go.
     Flush(&'a str),
     Rules(&'a str, &'a [LowRule]),
+    /// New rules before those that are there, which then go in a transaction of their own
+    /// ([`super::wire::finish`]).
+    Insert(&'a str, &'a [LowRule]),
     /// All elements of a set go.
     Empty(&'a str),
     DeleteElements(&'a str, Vec<(&'a LowKey, &'a LowData)>),
@@ -97,7 +100,11 @@ fn within<'a>(have: &'a LowTable, want: &'a LowTable) -> Vec<Change<'a>> {
     changes.extend(gone.iter().map(|name| Change::Flush(name)));
     for (name, chain) in &want.chains {
         let before = have.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-        if before != chain.rules {
+        let mut all = before.iter().chain(&chain.rules).flat_map(|rule| &rule.expressions);
+        let has_own_sets = all.any(|expression| expression.set.is_some());
+        if before != chain.rules && !before.is_empty() && !chain.rules.is_empty() && has_own_sets {
+            changes.push(Change::Insert(name, &chain.rules));
+        } else if before != chain.rules {
             changes.extend((!before.is_empty()).then_some(Change::Flush(name)));
             changes.extend((!chain.rules.is_empty()).then_some(Change::Rules(name, &chain.rules)));
         }

@@ -214,6 +214,24 @@ pub(crate) fn rule(body: &[u8]) -> Option<(String, LowRule)> {
     Some((chain?, rule))
 }
 
+/// The kernel's numbers of a chain's rules, in order.
+pub(crate) fn handles(
+    socket: &mut Socket,
+    family: u8,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<u64>, Refusal> {
+    let ask = |w: &mut netlink::Writer<'_>| {
+        w.fixed(&head(family, 0));
+        w.text(1, table);
+        w.text(2, chain);
+    };
+    socket.dump(message::GET_RULE, ask, |body| {
+        let handle = attributes_after(body, 4).find(|(kind, _)| *kind == 3).map(|(_, handle)| handle)?;
+        Some(u64::from_be_bytes(handle.try_into().ok()?))
+    })
+}
+
 fn expression(bytes: &[u8]) -> Option<LowExpression> {
     let name = text(find(bytes, 1)?);
     let attributes = canonical(&name, find(bytes, 2).unwrap_or_default());

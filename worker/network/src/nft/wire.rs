@@ -20,19 +20,45 @@ pub(crate) struct Batch {
     next_set: u32,
 }
 
-/// The transaction for a difference. With a `generation`, it is refused if anybody has changed anything
-/// since then.
-pub(crate) fn batch(changes: &[TableChange<'_>], generation: Option<u32>) -> Batch {
+/// Starts a transaction. With a `generation`, it is refused if anybody has changed anything since then.
+fn begin(generation: Option<u32>) -> Batch {
     let mut batch = Batch { requests: Buffer::default(), subjects: Vec::new(), next_set: 1 };
     batch.add(BATCH_BEGIN, 0, 0, String::new, |w| {
         if let Some(generation) = generation {
             w.be32(1, generation);
         }
     });
+    batch
+}
+
+/// The transaction for a difference.
+pub(crate) fn batch(changes: &[TableChange<'_>], generation: Option<u32>) -> Batch {
+    let mut batch = begin(generation);
     let is_removal = |change: &&TableChange<'_>| matches!(change.changes[..], [Change::DeleteTable]);
     for change in changes.iter().filter(|c| !is_removal(c)).chain(changes.iter().filter(is_removal)) {
         let to = Target { family: change.family, table: change.table };
         change.changes.iter().for_each(|each| batch.change(to, each));
+    }
+    batch.add(BATCH_END, 0, 0, String::new, |_| {});
+    batch
+}
+
+/// The transaction that ends what others began: of chains with new rules in front, the old ones go.
+///
+/// A packet takes the rules of the generation that it starts in, but the elements of the one that it looks
+/// them up in (`nft_do_chain`, `nft_genmask_cur`). If rules went together with a set of their own, a packet
+/// in between would find the set empty and go on without its translation: one connection in ten thousand
+/// under load. So the old rules stay until nobody starts with them first.
+pub(crate) fn finish(old: &[(u8, &str, &str, Vec<u64>)], generation: Option<u32>) -> Batch {
+    let mut batch = begin(generation);
+    for (family, table, chain, handles) in old {
+        for handle in handles {
+            let what = format!("old rules of chain {chain}");
+            batch.to(Target { family: *family, table }, (message::DELETE_RULE, 0), &what, |w| {
+                w.text(2, chain);
+                w.bytes(3, &handle.to_be_bytes());
+            });
+        }
     }
     batch.add(BATCH_END, 0, 0, String::new, |_| {});
     batch
@@ -111,7 +137,13 @@ impl Batch {
             }
             Change::Rules(name, rules) => {
                 for (index, rule) in rules.iter().enumerate() {
-                    self.new_rule(to, name, index, rule);
+                    self.new_rule(to, name, index, rule, APPEND);
+                }
+            }
+            // each goes to the front
+            Change::Insert(name, rules) => {
+                for (index, rule) in rules.iter().enumerate().rev() {
+                    self.new_rule(to, name, index, rule, 0);
                 }
             }
             Change::Empty(name) => {
@@ -159,7 +191,7 @@ impl Batch {
     }
 
     /// The sets that only this rule looks into come first, under numbers of this transaction.
-    fn new_rule(&mut self, to: Target<'_>, chain: &str, index: usize, rule: &LowRule) {
+    fn new_rule(&mut self, to: Target<'_>, chain: &str, index: usize, rule: &LowRule, flags: u16) {
         const NAMELESS: &str = "__map%d";
         let mut numbers = Vec::new();
         for set in rule.expressions.iter().filter_map(|expression| expression.set.as_deref()) {
@@ -171,7 +203,7 @@ impl Batch {
         }
         let mut numbers = numbers.into_iter();
         let what = format!("rule {} of chain {chain}", index + 1);
-        self.to(to, (message::NEW_RULE, CREATE | APPEND), &what, |w| {
+        self.to(to, (message::NEW_RULE, CREATE | flags), &what, |w| {
             w.text(2, chain);
             w.nest(4, |w| {
                 for each in &rule.expressions {

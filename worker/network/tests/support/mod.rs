@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -170,7 +171,9 @@ pub fn choice(targets: &[(&str, Option<u16>, u32)]) -> Choice {
 }
 
 pub fn plan(namespaces: Vec<(Place, Namespace)>) -> Plan {
-    Plan { namespaces: namespaces.into_iter().collect() }
+    Plan {
+        namespaces: namespaces.into_iter().map(|(place, namespace)| (place, Arc::new(namespace))).collect(),
+    }
 }
 
 pub fn veth(peer: Place, peer_name: &str, mac: u8) -> Link {
@@ -209,7 +212,7 @@ pub fn routed(tasks: usize) -> Plan {
         sb.sysctls.insert(key.into(), value.into());
     }
     sb.addrs.insert(("lo".into(), net("10.0.1.1/32")));
-    sb.routes.insert(unreachable("10.0.1.0/24"));
+    Arc::make_mut(&mut sb.routes).insert(unreachable("10.0.1.0/24"));
     let mut backends = Vec::new();
     for number in 0..tasks {
         let octet = 11 + number;
@@ -217,22 +220,22 @@ pub fn routed(tasks: usize) -> Plan {
             (task(&format!("t{number}")), format!("10.0.1.{octet}"), format!("v{octet}"));
         let mac = Mac([2, 0x53, 2, 0, 1, u8::try_from(octet).unwrap()]);
         sb.links.insert(name.clone(), veth(place, "eth0", 1));
-        sb.routes.insert(direct(&format!("{addr}/32"), &name));
+        Arc::make_mut(&mut sb.routes).insert(direct(&format!("{addr}/32"), &name));
         sb.neighbours.insert((name.clone(), ip(&addr)), mac);
         let mut own = Namespace::default();
         own.links.insert("eth0".into(), Link { mac: Some(mac), ..veth(sandbox(), &name, 0) });
         own.addrs.insert(("eth0".into(), net(&format!("{addr}/24"))));
         let src = Some(ip(&addr));
-        own.routes.insert(Route { src, ..direct("10.0.1.1/32", "eth0") });
-        own.routes.insert(Route { src, ..via("10.0.1.0/24", "10.0.1.1", "eth0") });
+        Arc::make_mut(&mut own.routes).insert(Route { src, ..direct("10.0.1.1/32", "eth0") });
+        Arc::make_mut(&mut own.routes).insert(Route { src, ..via("10.0.1.0/24", "10.0.1.1", "eth0") });
         own.neighbours.insert(("eth0".into(), ip("10.0.1.1")), Mac([2, 0x53, 0, 0, 0, 1]));
-        plan.namespaces.insert(place, own);
+        plan.namespaces.insert(place, own.into());
         backends.push(addr);
     }
     backends.pop();
     let backends: Vec<&str> = backends.iter().map(|addr| &addr[..]).collect();
     sb.tables.push(services(&[("10.0.1.100", &backends)]));
-    plan.namespaces.insert(sandbox(), sb);
+    plan.namespaces.insert(sandbox(), sb.into());
     plan
 }
 
@@ -241,13 +244,13 @@ pub fn services(all: &[(&str, &[&str])]) -> Table {
     let mut net = table(Family::Ip, "sw_net");
     let mut elements = Vec::new();
     for (number, (vip, backends)) in all.iter().enumerate() {
-        net.chains.insert(format!("s_{number}"), service(backends));
+        net.chains.insert(format!("s_{number}"), service(backends).into());
         elements.push((vec![addr(vip)], Verdict::Goto(format!("s_{number}"))));
     }
-    net.maps.insert("svc".into(), vmap(vec![Field::IpDaddr], elements));
+    net.maps.insert("svc".into(), vmap(vec![Field::IpDaddr], elements).into());
     let pre = vec![rule(vec![Statement::VerdictMap(vec![Field::IpDaddr], "svc".into())])];
-    net.chains.insert("c_pre".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, pre));
-    net.chains.insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, vec![]));
+    net.chains.insert("c_pre".into(), base(ChainKind::Nat, HookPoint::Prerouting, -100, pre).into());
+    net.chains.insert("c_post".into(), base(ChainKind::Nat, HookPoint::Postrouting, 100, vec![]).into());
     net
 }
 
