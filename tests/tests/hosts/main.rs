@@ -9,6 +9,7 @@ mod logs;
 mod loss;
 mod luck;
 mod managers;
+mod networks;
 mod placement;
 mod process;
 mod scaling;
