@@ -260,7 +260,9 @@ mod tests {
              Problem:               port 8080/tcp: held by nginx
         "#]]
         .assert_eq(&sheet[from..to]);
-        let plain = inspect::node(&testing::node("m2"), None, &[]);
+        let mut plain = testing::node("m2");
+        plain.description.network = swarm_types::node::NetworkDescription::default();
+        let plain = inspect::node(&plain, None, &[]);
         assert_eq!(plain["Network"]["Encryption"], "none");
     }
 }

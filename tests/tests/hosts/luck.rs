@@ -7,28 +7,21 @@ use swarm_tests::hosts::{Hosts, poll, until};
 
 /// The daemon of a worker is killed again and again while containers start and stop on it.
 #[test]
-fn a_daemon_is_killed_thirty_times() {
+fn a_daemon_is_killed_a_hundred_times() {
     let mut hosts = Hosts::up(1, 1);
     hosts.expect_log(&["node is down", "end of the task journal is torn"]);
     hosts.ok("m1", "node update --availability drain m1");
     hosts.ok("m1", "service create -d --name storm --replicas 4 --restart-delay 10ms demo:1");
     // ends by itself all the time
     hosts.ok("m1", "service create -d --name brief --stop-grace-period 200ms --replicas 2 --restart-delay 10ms demo:1 sh -c 'exec sleep 0.2'");
-    let end = Instant::now() + Duration::from_secs(60);
-    let mut kills = 0;
-    for round in 0..30_u32 {
+    for round in 0..100_u32 {
         hosts.ok("m1", &format!("service scale -d storm={}", if round % 2 == 0 { 1 } else { 8 }));
         // a different moment of the work in each round
         let moment = Instant::now() + Duration::from_millis(u64::from(round * 37 % 400));
         poll(moment.saturating_duration_since(Instant::now()), || false);
         hosts.cluster.kill_daemon("w1").unwrap();
         hosts.cluster.start("w1").unwrap_or_else(|e| panic!("start w1 in round {round}: {e:#}"));
-        kills += 1;
-        if Instant::now() > end {
-            break;
-        }
     }
-    assert!(kills >= 10, "only {kills} kills in a minute");
     hosts.ok("m1", "service scale -d storm=5");
     let tasks = hosts.until_running("m1", "storm", 5);
     hosts.ok("m1", "service rm brief");

@@ -1,11 +1,14 @@
 //! The planner's rulesets, proved by packets: plans are made real in namespaces by `ip` and `nft`, and
 //! packets are sent. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "plan/lab.rs"]
 mod lab;
 
-use lab::{CLIENT, Lab};
-use swarm_types::endpoint::{Balance, Protocol, PublishMode};
+use lab::{CLIENT, Lab, vxlan};
+use swarm_types::endpoint::{Balance, Port, Protocol, PublishMode};
+use swarm_types::network::NetworkDriver;
 use swarm_worker_core::network::address::vtep_mac;
 use swarm_worker_core::network::testing::{World, facts, port};
 
@@ -153,25 +156,6 @@ fn a_virtual_address_leads_to_serving_tasks() {
     }
 }
 
-/// An IPv4 UDP packet in an Ethernet frame in VXLAN, as somebody would forge it.
-fn vxlan(vni: u32, to_mac: [u8; 6], from: [u8; 4], to: [u8; 4], port: u16, data: &[u8]) -> Vec<u8> {
-    let udp = u16::try_from(8 + data.len()).unwrap();
-    let total = (20 + udp).to_be_bytes();
-    let mut ip = vec![0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0];
-    ip.extend([from, to].concat());
-    let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let [_, a, b, c] = vni.to_be_bytes();
-    let mut frame = vec![8, 0, 0, 0, a, b, c, 0];
-    frame.extend(to_mac);
-    frame.extend([2, 0x53, 3, 0, 0, 2, 8, 0]);
-    frame.extend(ip);
-    frame.extend([9, 9].into_iter().chain(port.to_be_bytes()).chain(udp.to_be_bytes()).chain([0, 0]));
-    frame.extend(data);
-    frame
-}
-
 #[test]
 fn forged_and_spoofed_packets_are_dropped() {
     let mut world = world();
@@ -279,4 +263,126 @@ fn an_encrypted_network_uses_the_tunnel_or_nothing() {
     let got = lab.ask("x2", "udp", "10.0.4.13", 9000);
     assert!(!got.starts_with('x'), "{got}");
     assert_eq!(seen(), clear);
+}
+
+#[test]
+fn ports_of_one_node_and_of_one_address() {
+    let mut world = world();
+    let of = |published, target, mode| port(Protocol::Tcp, published, target, mode);
+    world.service("web", "ingress", &[], |service| {
+        let on = |ip: &str, published| Port {
+            host_ip: Some(ip.parse().unwrap()),
+            ..of(published, 9000, PublishMode::Ingress)
+        };
+        service.ports = vec![on("10.200.0.1", 81), on("127.0.0.1", 82), on("fd53:200::1", 83)];
+    });
+    for i in [1, 3] {
+        let ingress = format!("10.255.0.1{i},fd53:255::1{i}");
+        world.task(&format!("t{i}"), "web", i, &[("ingress", &ingress)]);
+        let task = world.tasks.get_mut(&format!("t{i}").into()).unwrap();
+        task.1.ports = vec![of(8081, 9000, PublishMode::Host)];
+    }
+    // On node 1 only the task of node 3 serves the ports of addresses.
+    world.endpoint("t1", "ingress", |task| task.serving = false);
+    let lab = Lab::new("h", 3);
+    lab.build(&world, &facts());
+    ["t1", "t3"].into_iter().for_each(|ns| lab.serve(ns, 9000));
+    let client = |task: &str, n: usize| format!("{task} {}", CLIENT[n]);
+    let refused = "ConnectionRefused";
+    for (at, port, want) in [
+        ("10.200.0.3", 8081, client("t3", 0)),
+        ("fd53:200::3", 8081, client("t3", 1)),
+        // No task there, or none that serves.
+        ("10.200.0.2", 8081, refused.into()),
+        ("10.200.0.1", 8081, refused.into()),
+        ("10.200.0.1", 81, client("t3", 0)),
+        ("fd53:200::1", 81, refused.into()),
+        ("10.200.0.3", 81, refused.into()),
+        ("10.200.0.1", 82, refused.into()),
+        ("fd53:200::1", 83, client("t3", 1)),
+        ("10.200.0.1", 83, refused.into()),
+    ] {
+        assert_eq!(lab.ask("c", "tcp", at, port), want, "{at} {port}");
+    }
+    assert_eq!(lab.ask("h1", "tcp", "127.0.0.1", 82), "t3 10.255.3.233");
+    assert_eq!(lab.ask("h3", "tcp", "127.0.0.1", 8081), "t3 10.255.3.235");
+    assert_eq!(lab.ask("h1", "tcp", "127.0.0.1", 81), refused);
+}
+
+#[test]
+fn a_task_does_not_reach_what_listens_on_127_0_0_1_of_its_node() {
+    let world = world();
+    let lab = Lab::new("g", 3);
+    lab.build(&world, &facts());
+    // The task's namespace is made to send to 127.0.0.1 by the wire, as an attacker would.
+    lab.sh(&format!(
+        "ip netns exec {ns} sh -c 'for d in all gw0; do echo 1 >/proc/sys/net/ipv4/conf/$d/route_localnet; done'\n\
+         ip -n {ns} rule add pref 50 to 127.0.0.9 lookup 50\n\
+         ip -n {ns} rule add pref 51 lookup local; ip -n {ns} rule del pref 0\n\
+         ip -n {ns} route add 127.0.0.9 via 10.255.0.1 dev gw0 onlink src 10.255.0.20 table 50\n",
+        ns = lab.ns("cl")
+    ));
+    // The sandbox would route it nowhere: it is made to, too.
+    lab.sh(&format!(
+        "ip netns exec {ns} sh -c 'for d in all; do echo 1 >/proc/sys/net/ipv4/conf/$d/route_localnet; done'\n\
+         ip -n {ns} rule add pref 50 to 127.0.0.9 lookup 50\n\
+         ip -n {ns} rule add pref 51 lookup local; ip -n {ns} rule del pref 0\n\
+         ip -n {ns} route add 127.0.0.9 via 10.255.3.233 dev up0 onlink table 50\n",
+        ns = lab.ns("h1-ingress")
+    ));
+    // Counts what comes before our table, and what is left after it.
+    lab.sh(&format!(
+        "ip netns exec {} nft -f - <<'END'\ntable ip seen {{\n counter came {{\n }}\n counter left {{\n }}\n \
+         chain a {{\n type filter hook prerouting priority -400\n ip daddr 127.0.0.9 counter name came\n }}\n \
+         chain b {{\n type filter hook prerouting priority -340\n ip daddr 127.0.0.9 counter name left\n }}\n}}\nEND\n",
+        lab.ns("h1")
+    ));
+    lab.send("cl", "10.255.0.20", "127.0.0.9", 7, b"x".to_vec());
+    let packets = |counter: &str| {
+        let text = lab.sh(&format!("ip netns exec {} nft list counter ip seen {counter}", lab.ns("h1")));
+        text.split("packets ").nth(1).and_then(|t| t.split(' ').next()).unwrap().parse::<u32>().unwrap()
+    };
+    let start = std::time::Instant::now();
+    while packets("came") == 0 && start.elapsed() < std::time::Duration::from_secs(5) {}
+    assert_eq!((packets("came"), packets("left")), (1, 0));
+}
+
+#[test]
+fn names_are_asked_at_127_0_0_11() {
+    let world = world();
+    let lab = Lab::new("n", 3);
+    lab.build(&world, &facts());
+    lab.serve("h1-app", 53);
+    for protocol in ["udp", "tcp"] {
+        // The gateway answers, and knows the task by its address.
+        assert_eq!(lab.ask("cl", protocol, "127.0.0.11", 53), "h1-app 10.0.1.20");
+        assert_eq!(lab.ask("cl", protocol, "10.0.1.1", 53), "h1-app 10.0.1.20");
+        assert_eq!(lab.ask("cl", protocol, "fd53:1::1", 53), "h1-app fd53:1::20");
+    }
+}
+
+#[test]
+fn bridge_and_macvlan() {
+    let mut world = world();
+    world.network("local", 0, &["10.0.5.0/24"], |network| network.driver = NetworkDriver::Bridge);
+    world.network("lan", 0, &["10.200.0.0/24"], |network| {
+        network.driver = NetworkDriver::Macvlan;
+        network.options.insert("parent".into(), "eth0".into());
+    });
+    world.service("loc", "local", &["10.0.5.100"], |_| {});
+    for (name, node) in [("b1", 1), ("b2", 1), ("b3", 3)] {
+        world.task(name, "loc", node, &[("local", &format!("10.0.5.1{}", &name[1..]))]);
+    }
+    world.task("m1", "mac", 1, &[("lan", "10.200.0.50")]);
+    let lab = Lab::new("b", 3);
+    lab.build(&world, &facts());
+    ["b1", "b2", "b3", "c", "m1"].into_iter().for_each(|ns| lab.serve(ns, 9000));
+    assert_eq!(lab.ask("b1", "tcp", "10.0.5.12", 9000), "b2 10.0.5.11");
+    let mut got: Vec<_> = (0..16).map(|_| lab.ask("b1", "tcp", "10.0.5.100", 9000)).collect();
+    got.sort();
+    got.dedup();
+    assert_eq!(got, ["b1 10.0.5.1", "b2 10.0.5.11"]);
+    assert_eq!(lab.ask("b1", "tcp", "10.0.5.13", 9000), "HostUnreachable", "it is on another node");
+    // A host of the site among others.
+    assert_eq!(lab.ask("h3", "tcp", "10.200.0.50", 9000), "m1 10.200.0.3");
 }

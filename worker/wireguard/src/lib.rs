@@ -7,7 +7,7 @@
 //! **Nothing leaves in clear.** The device and its addresses outlive the process ([`Tunnel`] may be dropped or
 //! killed): while nobody reads the device, what is sent to it is dropped, and a tunnel that is started again
 //! takes the device over, so that connections go on. If somebody deletes the device, its networks are
-//! unreachable by a route of the worst metric (`proto 83`). Only [`remove`] ends this.
+//! unreachable by a route of the worst metric (`proto 84`). Only [`remove`] ends this.
 //!
 //! # Changing a key without losing a packet
 //!

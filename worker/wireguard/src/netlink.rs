@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 
 const HEADER: usize = 16;
-/// Marks the routes that we made: `ip route show proto 83`.
-const ROUTE_PROTOCOL: u8 = 83;
+/// Marks the routes that we made: `ip route show proto 84`. Another number than that of the plans
+/// (`swarm_worker_core::network::kernel::OURS`), whose keeper removes what no plan names.
+const ROUTE_PROTOCOL: u8 = 84;
 /// Worse than every other route, so that it counts only when the others are gone.
 const WORST_METRIC: u32 = u32::MAX;
 

@@ -112,6 +112,8 @@ impl ControlLoop for Allocator {
                 self.dirty.ports |= self.ports.put(service.id, &[]);
                 self.addresses.put(Owner::Service(service.id), Vec::new());
                 self.blocked.remove(&service.id);
+                // Its tasks may go on: what it did not get they need no longer.
+                self.waiting.open(Blocker::Service(service.id));
             }
             (Object::Task(task), true) => self.put_task(task),
             (Object::Task(task), false) => {

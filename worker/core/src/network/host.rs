@@ -13,7 +13,7 @@
 //! Never:   touches what is not called `sw-…` or `sw_…`.
 //! Start:   [`Host::namespace`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use super::firewall::{
 use super::ground::Ground;
 use super::ingress::{self, ESTABLISHED, RELATED};
 use super::kernel::{Link, LinkKind, Namespace, Place, Route, Way};
-use super::port::{Claim, PortKey, Ports};
+use super::port::{Held, Ports};
 use super::sandbox::{DNAT, DSTNAT, FILTER, SRCNAT, Sandbox};
 
 /// What the host's part is made of.
@@ -52,7 +52,7 @@ const LOCAL: u32 = 2;
 
 impl Host<'_> {
     /// All of it.
-    pub(crate) fn namespace(&self, held: &BTreeMap<PortKey, &Claim>) -> Namespace {
+    pub(crate) fn namespace(&self, held: &Held<'_>) -> Namespace {
         let mut ns = Namespace::default();
         for name in self.private {
             ns.links.insert(name.clone(), Link { kind: LinkKind::Dummy, mac: None, mtu: 0 });
@@ -104,7 +104,7 @@ impl Host<'_> {
         ns.sysctls = settings.into_iter().map(|(name, value)| (name, value.into())).collect();
     }
 
-    fn table(&self, version: Version, entry: Option<IpAddr>, held: &BTreeMap<PortKey, &Claim>) -> Table {
+    fn table(&self, version: Version, entry: Option<IpAddr>, held: &Held<'_>) -> Table {
         let nodes = self.ground.peers.values().map(|peer| peer.addr);
         let nodes = nodes.filter(|addr| Version::of(*addr) == version).map(|addr| vec![Value::Addr(addr)]);
         let vnis = self.encrypted.iter().map(|vni| vec![Value::Number(*vni)]);

@@ -173,7 +173,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn of(version: Version, held: &BTreeMap<PortKey, &Claim>) -> Self {
+    pub(crate) fn of(version: Version, held: &Held<'_>) -> Self {
         let mut all = Self::default();
         for (key, claim) in held {
             let Some((_, chain)) = claim.ways.iter().find(|(v, _)| *v == version) else { continue };
@@ -191,11 +191,12 @@ impl Ports {
     }
 }
 
+/// Who has which port.
+pub(crate) type Held<'a> = BTreeMap<PortKey, &'a Claim>;
+
 /// Who has which port, and who does not get one that it wants.
-pub(crate) fn settle(
-    all: &BTreeMap<ServiceId, Claims>,
-) -> (BTreeMap<PortKey, &Claim>, Vec<(PortKey, &Holder, &Holder)>) {
-    let (mut held, mut denied) = (BTreeMap::<PortKey, &Claim>::new(), Vec::new());
+pub(crate) fn settle(all: &BTreeMap<ServiceId, Claims>) -> (Held<'_>, Vec<(PortKey, &Holder, &Holder)>) {
+    let (mut held, mut denied) = (Held::new(), Vec::new());
     // Ports of all nodes come first: managers gave them away. Then by id, so that every node says the same.
     for mode in [PublishMode::Ingress, PublishMode::Host] {
         let claims = all.values().flatten().filter(|(_, claim)| claim.holder.mode == mode);

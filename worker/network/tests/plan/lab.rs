@@ -99,7 +99,6 @@ impl Lab {
     /// A plan as a script.
     fn script(&self, index: u16, plan: &Plan) -> String {
         let mut script = String::new();
-        let host = self.place(index, &Place::Host);
         for (place, ns) in &plan.namespaces {
             let name = self.place(index, place);
             if *place != Place::Host {
@@ -111,34 +110,7 @@ impl Lab {
                 script += &format!("ip netns exec {name} sh -c 'echo {value} >/proc/sys/net/{key}'\n");
             }
         }
-        for (place, ns) in &plan.namespaces {
-            let name = self.place(index, place);
-            for (device, link) in &ns.links {
-                let mac = link.mac.map(|mac| format!("address {mac}")).unwrap_or_default();
-                script += &match &link.kind {
-                    LinkKind::Veth { peer, peer_name } if (place, device) < (peer, peer_name) => {
-                        let peer = self.place(index, peer);
-                        format!(
-                            "ip -n {name} link add {device} type veth peer name {peer_name} netns {peer}\n"
-                        )
-                    }
-                    LinkKind::Veth { .. } => String::new(),
-                    LinkKind::Vxlan { .. } => {
-                        let text = link.to_string();
-                        let kind = &text[text.find("type").unwrap()..];
-                        format!(
-                            "ip -n {host} link add vxnew {mac} {kind}\n\
-                             ip -n {host} link set vxnew netns {name}; ip -n {name} link set vxnew name {device}\n"
-                        )
-                    }
-                    LinkKind::Macvlan { parent } => format!(
-                        "ip -n {host} link add mvnew link {parent} {mac} type macvlan mode bridge\n\
-                         ip -n {host} link set mvnew netns {name}; ip -n {name} link set mvnew name {device}\n"
-                    ),
-                    LinkKind::Dummy => format!("ip -n {name} link add {device} type dummy\n"),
-                };
-            }
-        }
+        script += &self.links(index, plan);
         for (place, ns) in &plan.namespaces {
             let name = self.place(index, place);
             for (device, link) in &ns.links {
@@ -172,6 +144,40 @@ impl Lab {
             }
             for table in &ns.tables {
                 script += &format!("ip netns exec {name} nft -f - <<'END'\n{table}END\n");
+            }
+        }
+        script
+    }
+
+    /// The part that makes the devices.
+    fn links(&self, index: u16, plan: &Plan) -> String {
+        let (mut script, host) = (String::new(), self.place(index, &Place::Host));
+        for (place, ns) in &plan.namespaces {
+            let name = self.place(index, place);
+            for (device, link) in &ns.links {
+                let mac = link.mac.map(|mac| format!("address {mac}")).unwrap_or_default();
+                script += &match &link.kind {
+                    LinkKind::Veth { peer, peer_name } if (place, device) < (peer, peer_name) => {
+                        let peer = self.place(index, peer);
+                        format!(
+                            "ip -n {name} link add {device} type veth peer name {peer_name} netns {peer}\n"
+                        )
+                    }
+                    LinkKind::Veth { .. } => String::new(),
+                    LinkKind::Vxlan { .. } => {
+                        let text = link.to_string();
+                        let kind = &text[text.find("type").unwrap()..];
+                        format!(
+                            "ip -n {host} link add vxnew {mac} {kind}\n\
+                             ip -n {host} link set vxnew netns {name}; ip -n {name} link set vxnew name {device}\n"
+                        )
+                    }
+                    LinkKind::Macvlan { parent } => format!(
+                        "ip -n {host} link add mvnew link {parent} {mac} type macvlan mode bridge\n\
+                         ip -n {host} link set mvnew netns {name}; ip -n {name} link set mvnew name {device}\n"
+                    ),
+                    LinkKind::Dummy => format!("ip -n {name} link add {device} type dummy\n"),
+                };
             }
         }
         script
@@ -299,4 +305,30 @@ fn ask_udp(to: SocketAddr) -> std::io::Result<String> {
 
 fn plain(addr: IpAddr) -> IpAddr {
     addr.to_canonical()
+}
+
+/// An IPv4 UDP packet in an Ethernet frame in VXLAN, as somebody would forge it.
+pub(crate) fn vxlan(
+    vni: u32,
+    to_mac: [u8; 6],
+    from: [u8; 4],
+    to: [u8; 4],
+    port: u16,
+    data: &[u8],
+) -> Vec<u8> {
+    let udp = u16::try_from(8 + data.len()).unwrap();
+    let total = (20 + udp).to_be_bytes();
+    let mut ip = vec![0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend([from, to].concat());
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let [_, a, b, c] = vni.to_be_bytes();
+    let mut frame = vec![8, 0, 0, 0, a, b, c, 0];
+    frame.extend(to_mac);
+    frame.extend([2, 0x53, 3, 0, 0, 2, 8, 0]);
+    frame.extend(ip);
+    frame.extend([9, 9].into_iter().chain(port.to_be_bytes()).chain(udp.to_be_bytes()).chain([0, 0]));
+    frame.extend(data);
+    frame
 }
