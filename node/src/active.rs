@@ -83,6 +83,7 @@ impl Active {
         start: Option<Start>,
     ) -> Result<Active, ActiveError> {
         machine.executor.set_node(record.node());
+        machine.executor.networks().set_data_addr(record.data_path_addr);
         let identity = Arc::new(TlsIdentity::new(credentials, machine.clock.clone())?);
         let connector = Connector::new(identity.clone());
         let candidate =

@@ -18,10 +18,6 @@ pub(crate) struct Args {
     /// daemons may share it.
     #[arg(long, default_value = "/run/swarmd", env = "SWARMD_RUN_DIR")]
     pub(crate) run_dir: PathBuf,
-    /// The address of this machine for the traffic of networks; by default the one that managers see it
-    /// under.
-    #[arg(long, value_name = "IP")]
-    pub(crate) data_path_addr: Option<std::net::IpAddr>,
     /// The local socket: root and group `swarm` may use it.
     #[arg(long, default_value = "/run/swarmd.sock", env = "SWARMD_SOCKET")]
     pub(crate) socket: PathBuf,

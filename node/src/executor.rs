@@ -50,9 +50,8 @@ pub(crate) async fn open(
 
 /// The networks of this node, if it can have any. A node without them runs what needs none.
 fn networks(args: &Args) -> Arc<dyn TaskNetworks> {
-    let mut settings =
+    let settings =
         NetworkSettings::new(args.run_dir.join("netns"), args.state_dir.join("network"), entropy::fill);
-    settings.data_addr = args.data_path_addr;
     match DataPlane::open(settings) {
         Ok(networks) => Arc::new(networks),
         Err(e) => {

@@ -22,6 +22,7 @@ fn ports_names_and_addresses() {
     d8_services_call_each_other_by_name(&hosts);
     d9_dnsrr(&hosts);
     packets_of_any_size_pass(&hosts);
+    d26_nothing_is_readable_between_nodes(&hosts);
     d20_predefined_networks(&hosts);
     every_node_has_what_it_is_to_have(&hosts);
     hosts.end();
@@ -242,6 +243,51 @@ fn packets_of_any_size_pass(h: &Hosts) {
         let got = on_its_network(h, one, &format!("curl -s -m 20 http://{to}/big | wc -c"));
         assert_eq!(got.out.trim(), "20000000", "{network}: {got}");
         h.ok("m1", "service rm big");
+        h.until_no_containers();
+    }
+    h.ok("m1", "network rm clear");
+}
+
+/// Counts, for as long as its input is open, the frames on the wire between the hosts: those that hold the
+/// word, and packets of the tunnel.
+const CAPTURE: &str = r#"
+import socket, sys, select
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+print("up", flush=True)
+clear = tunnel = 0
+while sys.stdin not in (ready := select.select([s, sys.stdin], [], [])[0]):
+    f = s.recv(65535)
+    clear += b"a-word-to-look-for" in f
+    tunnel += f[12:14] == b"\x08\x00" and f[23] == 17 and f[36:38] == (4790).to_bytes(2, "big")
+print(clear, tunnel)
+"#;
+
+fn d26_nothing_is_readable_between_nodes(h: &Hosts) {
+    use std::io::{BufRead, BufReader};
+    h.ok("m1", "network create --opt encrypted=false clear");
+    for (network, encrypted) in [("clear", false), ("app", true)] {
+        h.ok("m1", &format!("service create -d --name s --mode global --network {network} {WHO}"));
+        let tasks = h.until_running("m1", "s", 3);
+        let to = own_addr(h, &tasks[1], "eth0");
+        let call = || {
+            on_its_network(h, &tasks[0], &format!("curl -s -m 5 http://{to}/cgi-bin/who?a-word-to-look-for"))
+        };
+        until("the page is there", || call().out.contains("sees"));
+        let mut capture = Command::new("ip");
+        capture.args(["netns", "exec", &format!("swarm-{}-sw", h.cluster.name()), "python3", "-c", CAPTURE]);
+        let mut capture = capture.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(capture.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        for _ in 0..20 {
+            assert!(call().out.contains("sees"));
+        }
+        drop(capture.stdin.take());
+        let counts = lines.next().unwrap().unwrap();
+        capture.wait().unwrap();
+        let counts: Vec<u32> = counts.split(' ').map(|n| n.parse().unwrap()).collect();
+        assert!((counts[0] == 0) == encrypted, "{network}: frames with the word, of the tunnel: {counts:?}");
+        assert!(!encrypted || counts[1] > 20, "{network}: {counts:?}");
+        h.ok("m1", "service rm s");
         h.until_no_containers();
     }
     h.ok("m1", "network rm clear");

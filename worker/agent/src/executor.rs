@@ -6,6 +6,7 @@
 //! Operations of one task never overlap; those of different tasks run side by side.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +77,9 @@ pub trait NetworkService: Send + Sync {
     /// Differences between what is wanted and what the kernel has, on one network or all of them and
     /// the host. Looks; repairs nothing.
     fn check(&self, network: Option<NetworkId>) -> BoxFuture<'_, Result<Vec<NetworkDifference>, ExecError>>;
+    /// The host's address for the traffic of networks (`--data-path-addr`); none: the one that managers
+    /// see it under. Said before the node registers.
+    fn set_data_addr(&self, _addr: Option<IpAddr>) {}
     /// What cannot be made so, and this node's end of the networks (its keys); changes are to be
     /// reported.
     fn status(&self) -> watch::Receiver<NetworkStatus>;

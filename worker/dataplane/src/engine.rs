@@ -38,6 +38,7 @@ type Done<T> = oneshot::Sender<Result<T, ExecError>>;
 
 /// A wish.
 pub(crate) enum Command {
+    UseAddress(Option<IpAddr>),
     Apply(Arc<NetworkSet>, oneshot::Sender<()>),
     Attach(LocalTask, Done<()>),
     Detach(TaskId, Done<()>),
@@ -55,11 +56,11 @@ enum Waiting {
 }
 
 pub(crate) type Watched =
-    (watch::Sender<Arc<Tasks>>, watch::Sender<Arc<NetworkSet>>, watch::Sender<NetworkStatus>);
+    (watch::Sender<Arc<Tasks>>, watch::Sender<Arc<NetworkSet>>, Arc<watch::Sender<NetworkStatus>>);
 
 /// All that a node has of networks.
 pub(crate) struct Engine {
-    settings: Settings,
+    data_addr: Option<IpAddr>,
     kernel: Arc<Kernel>,
     planner: Planner,
     plan: Plan,
@@ -78,12 +79,12 @@ pub(crate) struct Engine {
     broken: Option<NetworkProblem>,
     tasks_out: watch::Sender<Arc<Tasks>>,
     set_out: watch::Sender<Arc<NetworkSet>>,
-    status: watch::Sender<NetworkStatus>,
+    status: Arc<watch::Sender<NetworkStatus>>,
 }
 
 impl Engine {
     pub(crate) fn new(
-        settings: Settings,
+        settings: &Settings,
         kernel: Arc<Kernel>,
         records: Records,
         keys: Keys,
@@ -93,7 +94,7 @@ impl Engine {
         let tasks = Arc::clone(&tasks_out.borrow());
         let engine = Self {
             tunnel: Keeper::new(keys, settings.tunnel_port),
-            settings,
+            data_addr: None,
             kernel,
             planner: Planner::new(),
             plan: Plan::default(),
@@ -150,6 +151,8 @@ impl Engine {
 
     fn take(&mut self, command: Command, waiting: &mut Vec<Waiting>) {
         match command {
+            // What follows from it is seen at the next look.
+            Command::UseAddress(addr) => self.data_addr = addr,
             Command::Apply(set, done) => {
                 self.leave_behind(&set);
                 self.set = set;
@@ -258,12 +261,12 @@ impl Engine {
     }
 
     fn underlay(&self) -> Option<IpAddr> {
-        self.settings.data_addr.or_else(|| self.set.own.as_ref()?.addr)
+        self.data_addr.or_else(|| self.set.own.as_ref()?.addr)
     }
 
     fn look_at_host(&mut self) {
         let seen = self.set.own.as_ref().and_then(|own| own.addr);
-        self.facts = facts::look(self.settings.data_addr, seen, self.tunnel.mtu());
+        self.facts = facts::look(self.data_addr, seen, self.tunnel.mtu());
     }
 
     async fn look(&mut self) {
@@ -318,7 +321,7 @@ impl Engine {
             keys: self.tunnel.keys.published(),
             tunnel_port: self.tunnel.port(),
             encryption: Keeper::encryption().into(),
-            data_addr: self.settings.data_addr,
+            data_addr: self.data_addr,
         };
         let now = NetworkStatus { problems, description };
         self.status.send_if_modified(|status| {

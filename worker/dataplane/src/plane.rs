@@ -35,9 +35,6 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Folder for keys and for what is known of tasks.
     pub state_dir: PathBuf,
-    /// The host's address for the traffic of networks (`--data-path-addr`); none: the one that managers
-    /// see it under.
-    pub data_addr: Option<IpAddr>,
     /// UDP port of the encrypted tunnel.
     pub tunnel_port: u16,
     /// The file that names the host's resolvers.
@@ -52,7 +49,6 @@ impl Settings {
         Self {
             run_dir: run_dir.into(),
             state_dir: state_dir.into(),
-            data_addr: None,
             tunnel_port: defaults::TUNNEL_PORT,
             resolv_conf: "/etc/resolv.conf".into(),
             random,
@@ -78,7 +74,7 @@ pub struct DataPlane {
     commands: mpsc::UnboundedSender<Command>,
     tasks: watch::Receiver<Arc<BTreeMap<TaskId, Arc<LocalTask>>>>,
     set: watch::Receiver<Arc<NetworkSet>>,
-    status: watch::Receiver<NetworkStatus>,
+    status: Arc<watch::Sender<NetworkStatus>>,
     /// Ends with this.
     _engine: JoinSet<()>,
 }
@@ -101,10 +97,10 @@ impl DataPlane {
         let (commands, orders) = mpsc::unbounded_channel();
         let tasks = watch::Sender::new(Arc::new(tasks));
         let set = watch::Sender::new(Arc::default());
-        let status = watch::Sender::default();
-        let watched = (tasks.subscribe(), set.subscribe(), status.subscribe());
+        let status = Arc::new(watch::Sender::default());
+        let watched = (tasks.subscribe(), set.subscribe(), Arc::clone(&status));
         let names = NameSettings { resolv_conf: settings.resolv_conf.clone(), ..NameSettings::default() };
-        let engine = Engine::new(settings, Arc::clone(&kernel), records, keys, names, (tasks, set, status));
+        let engine = Engine::new(&settings, Arc::clone(&kernel), records, keys, names, (tasks, set, status));
         let mut running = JoinSet::new();
         running.spawn(engine.run(orders));
         let (tasks, set, status) = watched;
@@ -154,7 +150,13 @@ impl NetworkService for DataPlane {
     }
 
     fn status(&self) -> watch::Receiver<NetworkStatus> {
-        self.status.clone()
+        self.status.subscribe()
+    }
+
+    fn set_data_addr(&self, addr: Option<IpAddr>) {
+        self.status.send_modify(|status| status.description.data_addr = addr);
+        // It ends with the daemon only.
+        drop(self.commands.send(Command::UseAddress(addr)));
     }
 }
 
