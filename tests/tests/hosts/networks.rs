@@ -28,7 +28,7 @@ fn ports_names_and_addresses() {
 #[test]
 fn daemons_and_managers_are_not_needed() {
     let mut hosts = Hosts::up(1, 2);
-    hosts.expect_log(&["node is down"]);
+    hosts.expect_log(&["node is down", "what others changed was put right"]);
     hosts.ok("m1", "network create app");
     let service = "service create -d --name web --replicas 2 --constraint node.role==worker --network app";
     hosts.ok("m1", &format!("{service} -p 8080:80 {WHO}"));
@@ -237,7 +237,7 @@ fn packets_of_any_size_pass(h: &Hosts) {
         let said = ping(&format!("-M do -s {}", mtu - 27));
         assert!(said.code != 0 && said.out.contains("0 received"), "{said}");
         until("the page is there", || inside(h, two, "ls -l /w/big").out.contains("20000000"));
-        let got = inside(h, one, &format!("wget -qO- http://{to}/big | wc -c"));
+        let got = on_its_network(h, one, &format!("curl -s -m 20 http://{to}/big | wc -c"));
         assert_eq!(got.out.trim(), "20000000", "{network}: {got}");
         h.ok("m1", "service rm big");
         h.until_no_containers();
@@ -264,8 +264,12 @@ fn d20_predefined_networks(h: &Hosts) {
 }
 
 fn every_node_has_what_it_is_to_have(h: &Hosts) {
-    let said = h.ctl("m1", "network check");
-    assert!(said.code == 0 && said.out.contains("agree"), "{said}");
+    let mut said = None;
+    let agree = poll(Duration::from_secs(10), || {
+        let said = said.insert(h.ctl("m1", "network check"));
+        said.code == 0 && said.out.contains("agree")
+    });
+    assert!(agree, "{}", said.unwrap());
 }
 
 fn what_others_destroy_is_repaired(h: &Hosts) {

@@ -262,6 +262,8 @@ impl Engine {
         let Some(planned) = self.planner.plan(&self.set, &self.tasks, &self.facts) else { return };
         self.planned = planned.problems;
         self.plan = planned.plan;
+        // A socket keeps its namespace alive.
+        self.names.close_others(&self.set, &self.plan);
         self.apply().await;
         self.names.tell(&self.set, &self.tasks);
         self.names.listen(&self.set, &self.plan, &self.kernel).await;

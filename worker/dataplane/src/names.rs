@@ -43,8 +43,8 @@ impl Names {
         self.server.set(Arc::clone(set));
     }
 
-    /// Has sockets in every sandbox of the plan, and in no other.
-    pub(crate) async fn listen(&mut self, set: &NetworkSet, plan: &Plan, kernel: &Kernel) {
+    /// Closes the sockets of sandboxes that the plan does not have.
+    pub(crate) fn close_others(&mut self, set: &NetworkSet, plan: &Plan) {
         let wanted = wanted(set, plan);
         let gone: Vec<_> = self.open.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
@@ -52,6 +52,12 @@ impl Names {
             self.open.remove(&id);
         }
         self.failed.retain(|id, _| wanted.contains_key(id));
+    }
+
+    /// Has sockets in every sandbox of the plan, and in no other.
+    pub(crate) async fn listen(&mut self, set: &NetworkSet, plan: &Plan, kernel: &Kernel) {
+        self.close_others(set, plan);
+        let wanted = wanted(set, plan);
         for (id, addrs) in wanted {
             let place = Place::Sandbox(id);
             let file = kernel.path(place).and_then(|path| std::fs::metadata(path).ok());

@@ -121,18 +121,19 @@ impl DataPlane {
     /// Waits until managers have said what the task's networks are.
     async fn told(&self, task: &Task) -> Result<(), ExecError> {
         let mut set = self.set.clone();
-        let knows = |set: &Arc<NetworkSet>| {
-            set.own.is_some() && task.attachments.iter().all(|a| set.networks.contains_key(&a.network))
-        };
+        // Not only of its networks: those may be left from a task before it, and about to go.
+        let knows = |set: &Arc<NetworkSet>| task.attachments.iter().all(|a| has(set, a.network, task.id));
         match tokio::time::timeout(TOLD_PATIENCE, set.wait_for(knows)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ExecError::Temporary("the data plane has ended".into())),
             Err(_) => {
                 let missing = task.attachments.iter().map(|a| a.network);
                 let set = self.set.borrow();
-                let missing: Vec<_> = missing.filter(|n| !set.networks.contains_key(n)).collect();
+                let missing: Vec<_> = missing.filter(|n| !has(&set, *n, task.id)).collect();
                 let missing = missing.iter().map(|n| n.short()).collect::<Vec<_>>().join(", ");
-                Err(ExecError::Temporary(format!("no manager has told this node of network {missing} yet")))
+                Err(ExecError::Temporary(format!(
+                    "no manager has told this node of the task on network {missing} yet"
+                )))
             }
         }
     }
@@ -198,6 +199,13 @@ impl fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DataPlane").field("kernel", &self.kernel).finish_non_exhaustive()
     }
+}
+
+/// A task's place on a network was told. On the ingress network, which every node has, only those are
+/// told that have published ports.
+fn has(set: &NetworkSet, network: NetworkId, task: TaskId) -> bool {
+    let entry = set.networks.get(&network);
+    entry.is_some_and(|entry| entry.network.ingress || entry.endpoints.contains_key(&task))
 }
 
 /// Keys lie in it.

@@ -220,6 +220,8 @@ fn tasks_are_attached_reach_each_other_know_names_and_leave_nothing() {
 
         // Again is nothing new; a second owner of an address is refused and leaves nothing (D13).
         plane.attach(&task("t1", 11)).await.unwrap();
+        add(&mut set, "t3", "cache", 12);
+        plane.apply(Arc::new(set)).await;
         let before = place.namespaces();
         match plane.attach(&task("t3", 12)).await {
             Err(ExecError::Fatal(why)) => assert!(why.contains("10.0.1.12 is in use by task db.1"), "{why}"),

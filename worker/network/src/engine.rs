@@ -251,7 +251,14 @@ impl Engine {
             if self.plan.contains_key(&place) {
                 continue;
             }
-            drop(self.rooms.remove(&place));
+            let path = self.folder.path(place);
+            let file = path.and_then(|path| crate::namespace::look(&path).ok().flatten());
+            let found = file.and_then(|file| Room::open(place, file, &self.home).ok());
+            if let Some(mut room) = self.rooms.remove(&place).or(found) {
+                // The kernel takes its time to end a namespace, and nobody else can have a tunnel of the
+                // same number before.
+                links::remove_all(&mut room);
+            }
             if let Err(err) = self.folder.remove(place) {
                 let text = format!("remove the network namespace: {err}");
                 self.unmade.insert(place, NetworkProblem { subject: words::place(place), text });

@@ -8,7 +8,7 @@ use swarm_worker_core::network::kernel::{Link, LinkKind, Place};
 
 use crate::link::{self, Device, Peer};
 use crate::netlink::Buffer;
-use crate::room::{Have, Room};
+use crate::room::{Have, KINDS, Room};
 use crate::socket::{Refusal, errno_of};
 use crate::sync::Outcome;
 use crate::words;
@@ -123,6 +123,20 @@ pub(crate) fn remove(rooms: &mut Rooms, works: &mut Works) -> BTreeSet<Place> {
         }
     }
     outside
+}
+
+/// Removes all devices of our kinds from a namespace that is going to end. What fails ends with it.
+pub(crate) fn remove_all(room: &mut Room) {
+    let Ok(devices) = link::all(&mut room.route) else { return };
+    let ours = devices.values().filter(|device| KINDS.contains(&device.kind.as_str()));
+    let indexes: Vec<u32> = ours.map(|device| device.index).collect();
+    if !indexes.is_empty() {
+        let mut requests = Buffer::default();
+        link::delete_all(&mut requests, &indexes);
+        if let Err(err) = room.route.send_all(&mut requests) {
+            tracing::debug!(error = %err, "devices end with their namespace");
+        }
+    }
 }
 
 /// Makes what is missing, down. Returns places that are not being worked on and have got a device by it.

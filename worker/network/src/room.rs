@@ -63,7 +63,7 @@ const ROUTE_GROUPS: u32 =
 const TABLE_GROUPS: u32 = 1 << 6;
 
 /// Kinds of devices that we make.
-const KINDS: [&str; 4] = ["veth", "vxlan", "macvlan", "dummy"];
+pub(crate) const KINDS: [&str; 4] = ["veth", "vxlan", "macvlan", "dummy"];
 
 impl Have {
     /// A device is gone, and with it what was on it.
