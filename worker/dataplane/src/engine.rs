@@ -1,5 +1,8 @@
 //! The engine: takes what is wanted, and makes one pass after the other until all of it is so.
 
+mod attach;
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,14 +15,14 @@ use swarm_worker_agent::executor::{ExecError, NetworkStatus};
 use swarm_worker_core::network::ground::Facts;
 use swarm_worker_core::network::kernel::{Place, Plan};
 use swarm_worker_core::network::planner::{LocalTask, Planner};
-use swarm_worker_core::network::port::{self, PortKey};
+use swarm_worker_core::network::port;
 use swarm_worker_dns::Settings as NameSettings;
-use swarm_worker_network::{Difference, Kernel};
+use swarm_worker_network::Kernel;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::facts;
-use crate::hold::{Holds, any_free};
+use crate::hold::Holds;
 use crate::keys::Keys;
 use crate::names::Names;
 use crate::plane::Settings;
@@ -185,69 +188,6 @@ impl Engine {
         }
     }
 
-    /// A task is to have links. What can be said against it is said before anything is made.
-    fn begin(&mut self, mut task: LocalTask) -> Result<(), ExecError> {
-        if let Some(known) = self.tasks.get(&task.id) {
-            // The daemon died while it did this, and does it again: the ports are as they were.
-            task.ports.clone_from(&known.ports);
-        } else {
-            self.free_addresses(&task)?;
-            self.give_ports(&mut task)?;
-        }
-        let kept = self.records.keep(&task);
-        kept.map_err(|e| ExecError::Temporary(format!("keep what is known of the task's networks: {e}")))?;
-        Arc::make_mut(&mut self.tasks).insert(task.id, Arc::new(task));
-        self.tasks_out.send_replace(Arc::clone(&self.tasks));
-        Ok(())
-    }
-
-    fn free_addresses(&self, task: &LocalTask) -> Result<(), ExecError> {
-        for wanted in &task.attachments {
-            for other in self.tasks.values() {
-                let same = other.attachments.iter().filter(|a| a.network == wanted.network);
-                let both = same.flat_map(|a| &a.addrs).find(|addr| wanted.addrs.contains(addr));
-                if let Some(addr) = both {
-                    let network = self.name(wanted.network);
-                    return Err(ExecError::Fatal(format!(
-                        "attach to network {network}: address {addr} is in use by task {}",
-                        self.task_name(other.id)
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Host-mode ports: those that were asked for have to be free, others are chosen.
-    fn give_ports(&self, task: &mut LocalTask) -> Result<(), ExecError> {
-        let mut taken: BTreeSet<PortKey> = port::published(&self.set, &self.tasks).into_keys().collect();
-        for port in &mut task.ports {
-            if port.published == 0 {
-                let chosen = (0..64).find_map(|_| {
-                    let number = any_free(port.protocol).ok()?;
-                    let key = PortKey { protocol: port.protocol, port: number, host_ip: None };
-                    (!taken.contains(&key)).then_some(number)
-                });
-                let none = || ExecError::Temporary("no port of this node is free".into());
-                port.published = chosen.ok_or_else(none)?;
-            } else if let Some(key) = PortKey::of(port) {
-                self.holds.is_free(&key).map_err(|e| {
-                    ExecError::Fatal(format!("publish port {key} on this node: the port is taken: {e}"))
-                })?;
-            }
-            taken.extend(PortKey::of(port));
-        }
-        Ok(())
-    }
-
-    fn drop_tasks(&mut self, gone: &[TaskId]) {
-        if gone.iter().any(|id| self.tasks.contains_key(id)) {
-            let tasks = Arc::make_mut(&mut self.tasks);
-            gone.iter().for_each(|id| drop(tasks.remove(id)));
-            self.tasks_out.send_replace(Arc::clone(&self.tasks));
-        }
-    }
-
     /// Makes everything as it is wanted, as far as it can be.
     async fn pass(&mut self) {
         if !self.told {
@@ -364,70 +304,6 @@ impl Engine {
             Waiting::Kept(gone, done) => drop(done.send(self.forget(&gone))),
             Waiting::Check(network, done) => drop(done.send(self.check(network).await)),
         }
-    }
-
-    /// Removes the records of tasks that have nothing any more.
-    fn forget(&self, gone: &[TaskId]) -> Result<(), ExecError> {
-        let gone = gone.iter().filter(|id| !self.tasks.contains_key(id));
-        let forgotten: std::io::Result<()> = gone.map(|id| self.records.forget(*id)).collect();
-        forgotten.map_err(|e| ExecError::Temporary(format!("forget the task's networks: {e}")))
-    }
-
-    /// The task's own namespace is as it is wanted, all of it.
-    async fn is_attached(&self, id: TaskId) -> Result<(), ExecError> {
-        let fail = |why: String| Err(ExecError::Fatal(format!("attach to networks: {why}")));
-        if let Some(broken) = &self.broken {
-            return fail(broken.text.clone());
-        }
-        match self.kernel.check(Some(Place::Task(id))).await {
-            Ok(differences) => match differences.first() {
-                None => Ok(()),
-                Some(first) => {
-                    let problems = self.kernel.problems().borrow().clone();
-                    let ours = problems.iter().find(|p| p.subject.contains(id.as_str()));
-                    let why =
-                        ours.map_or_else(|| format!("{}: {}", first.what, first.how), |p| p.text.clone());
-                    fail(why)
-                }
-            },
-            Err(e) => fail(chain(&e)),
-        }
-    }
-
-    async fn check(&self, network: Option<NetworkId>) -> Result<Vec<NetworkDifference>, ExecError> {
-        let ask = |e: swarm_worker_network::KernelError| ExecError::Temporary(chain(&e));
-        let all = self.kernel.check(None).await.map_err(ask)?;
-        let ingress = self.set.ingress().map(|entry| entry.network.id);
-        let meant = |difference: &Difference| match (network, difference.place) {
-            (None, _) => true,
-            (Some(network), Place::Sandbox(id)) => id == network,
-            (Some(network), Place::Host) => Some(network) == ingress,
-            (Some(network), Place::Task(id)) => {
-                self.tasks.get(&id).is_some_and(|t| t.attachments.iter().any(|a| a.network == network))
-            }
-        };
-        let named = |difference: Difference| {
-            let place = match difference.place {
-                Place::Host => "host".to_owned(),
-                Place::Sandbox(id) => self.name(id),
-                Place::Task(id) => format!("task {}", self.task_name(id)),
-            };
-            difference.named(place)
-        };
-        let mut found: Vec<_> = all.into_iter().filter(meant).map(named).collect();
-        found.sort();
-        Ok(found)
-    }
-
-    fn name(&self, network: NetworkId) -> String {
-        let known = self.set.networks.get(&network).map(|entry| entry.network.name.clone());
-        known.unwrap_or_else(|| network.to_string())
-    }
-
-    fn task_name(&self, task: TaskId) -> String {
-        let mut entries = self.set.networks.values();
-        let known = entries.find_map(|entry| entry.endpoints.get(&task)).map(|e| e.name.clone());
-        known.unwrap_or_else(|| task.to_string())
     }
 
     /// What is wrong, and this node's end of the networks.
