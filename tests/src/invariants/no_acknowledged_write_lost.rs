@@ -5,8 +5,10 @@
 //! update that may turn back by itself may have. The service in the store must be in one of these states.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use swarm_manager_core::store::View;
+use swarm_types::id::NetworkId;
 use swarm_types::policy::FailureAction;
 use swarm_types::service::{Mode, ServiceSpec};
 
@@ -104,8 +106,8 @@ impl Story<'_> {
 
     fn holds(mut self, view: &View, name: &str) -> Result<(), String> {
         self.close();
-        let found = view.service_by_name(name).map(|s| s.spec.clone());
-        let fits = |(service, _): &State| service.as_ref().map(|(spec, _)| spec) == found.as_ref();
+        let found = view.service_by_name(name).map(|s| as_asked(view, &s.spec));
+        let fits = |(service, _): &State| service.as_ref().map(|(spec, _)| as_asked(view, spec)) == found;
         if self.states.iter().any(fits) || self.unknown.len() > MOST_UNKNOWN {
             return Ok(());
         }
@@ -115,6 +117,19 @@ impl Story<'_> {
             self.states.len()
         ))
     }
+}
+
+/// A spec without what managers write into it, and with the names of networks that users gave.
+fn as_asked(view: &View, spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    let task = Arc::make_mut(&mut spec.task);
+    (task.host_ports, task.gateway) = (Vec::new(), false);
+    for attachment in &mut task.networks {
+        if let Some(network) = view.network(&attachment.network) {
+            attachment.network = NetworkId::new(&network.spec.annotations.name);
+        }
+    }
+    spec
 }
 
 /// What a command makes of a service; none if it is denied.

@@ -176,7 +176,11 @@ async fn daemon_to_be_killed() {
 async fn killed_daemons_leave_nothing() {
     let mut place = Place::new();
     let mut seen = [0u32; 3]; // created, running, exited
-    for round in 0u64..60 {
+    // On a machine that is busy a daemon comes less far in the same time: more rounds, and longer ones.
+    for round in 0u64..600 {
+        if round >= 60 && round % 10 == 0 && seen.iter().all(|n| *n > 0) {
+            return;
+        }
         let mut daemon = Command::new(std::env::current_exe().expect("own path"))
             .args(["--exact", "daemon_to_be_killed", "--nocapture"])
             .env("SWARM_TEST_DIR", place.dir.path())
@@ -187,7 +191,7 @@ async fn killed_daemons_leave_nothing() {
             .spawn()
             .expect("run");
         // Another moment each time, over several lives of a container.
-        tokio::time::sleep(Duration::from_micros(15_000 + round * 1_237 % 40_000)).await;
+        tokio::time::sleep(Duration::from_micros(15_000 + round * 1_237 % (40_000 + 200 * round))).await;
         daemon.kill().expect("kill");
         daemon.wait().expect("reap");
         place.reopen();
@@ -220,5 +224,5 @@ async fn killed_daemons_leave_nothing() {
             assert_eq!(left, 0);
         }
     }
-    assert!(seen.iter().all(|n| *n > 0), "not every state was met: {seen:?}");
+    panic!("not every state was met: {seen:?}");
 }

@@ -279,7 +279,11 @@ fn parts(dir: &Path) -> io::Result<VecDeque<Part>> {
         if parts.is_empty() {
             fs::metadata(dir)?; // no log yet is not the same as no container
         }
-        if inode(&format::file(dir, 0))? == before {
+        if inode(&format::file(dir, 0))? != before {
+            continue;
+        }
+        // No `0` before and none after may be two rotations, or one that was cut off for good.
+        if before.is_some() || look(dir)?.iter().map(|p| p.inode).eq(parts.iter().map(|p| p.inode)) {
             return Ok(parts);
         }
     }
