@@ -115,7 +115,9 @@ pub fn next(task: &Task, facts: &Facts, now: Timestamp) -> Next {
         };
     }
     if facts.must_stop(task) {
-        return if facts.may_run { Next::Do(Op::Shutdown) } else { Next::Become(TaskState::Shutdown) };
+        // What was prepared has links to networks, which go with `Op::Shutdown`.
+        let prepared = facts.may_run || state >= TaskState::Preparing;
+        return if prepared { Next::Do(Op::Shutdown) } else { Next::Become(TaskState::Shutdown) };
     }
     if state < TaskState::Accepted {
         return Next::Become(TaskState::Accepted);

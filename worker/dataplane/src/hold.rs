@@ -5,7 +5,7 @@
 //! they cannot lead is `[::1]:port`, and IPv6 at all if the ingress network has none: what comes to the
 //! sockets of IPv6 is carried to the same port of 127.0.0.1 ([`crate::proxy`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -32,6 +32,8 @@ struct Held {
 pub(crate) struct Holds {
     held: BTreeMap<PortKey, Held>,
     failed: BTreeMap<PortKey, NetworkProblem>,
+    /// Ports of addresses that this node does not have (now): other nodes may.
+    absent: BTreeSet<PortKey>,
 }
 
 impl Holds {
@@ -39,12 +41,17 @@ impl Holds {
     pub(crate) fn update(&mut self, wanted: &BTreeMap<PortKey, Holder>) {
         self.held.retain(|key, _| wanted.contains_key(key));
         self.failed.retain(|key, _| wanted.contains_key(key));
+        self.absent.clear();
         for (key, holder) in wanted.iter().filter(|(key, _)| !self.held.contains_key(key)).collect::<Vec<_>>()
         {
             match hold(key) {
                 Ok(held) => {
                     self.failed.remove(key);
                     self.held.insert(*key, held);
+                }
+                Err(e) if key.host_ip.is_some() && e.kind() == io::ErrorKind::AddrNotAvailable => {
+                    self.failed.remove(key);
+                    self.absent.insert(*key);
                 }
                 Err(e) => drop(self.failed.insert(*key, problem(key, holder, &e))),
             }
@@ -57,7 +64,7 @@ impl Holds {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        !self.failed.is_empty()
+        !self.failed.is_empty() || !self.absent.is_empty()
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use swarm_types::defaults;
-use swarm_types::network_set::{NetworkProblem, NetworkSet};
+use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
 use swarm_worker_core::network::address::{TUNNEL, tunnel_addr};
-use swarm_worker_wireguard::{Encryption, Peer, PublicKey, Settings, Tunnel, remove};
+use swarm_worker_wireguard::{Encryption, Peer, PublicKey, Settings, Tunnel, configure, remove};
 use tracing::warn;
 
 use crate::keys::Keys;
@@ -71,19 +71,16 @@ impl Keeper {
             && (*i, *m) == (index, mtu)
             && tunnel.is_running()
         {
+            if !is_as_wanted(index) {
+                warn!("the device {TUNNEL} was changed: it gets its address back and is switched on");
+                self.failed = configure(&self.settings(index, mtu)).err().map(|e| chain(&e));
+            }
             return;
         }
         // Its device stays, and swallows what is sent to it until it is taken over.
         self.running = None;
         self.peers.clear();
-        let settings = Settings {
-            netns: None,
-            device: TUNNEL.into(),
-            listen: listen(self.port),
-            addresses: vec![(tunnel_addr(index), defaults::tunnel_net().prefix_len())],
-            mtu,
-        };
-        match Tunnel::start(&settings, self.keys.own()) {
+        match Tunnel::start(&self.settings(index, mtu), self.keys.own()) {
             Ok(tunnel) => {
                 self.failed = None;
                 self.running = Some((index, mtu, tunnel));
@@ -96,6 +93,28 @@ impl Keeper {
                 self.failed = Some(text);
             }
         }
+    }
+
+    fn settings(&self, index: u16, mtu: u16) -> Settings {
+        Settings {
+            netns: None,
+            device: TUNNEL.into(),
+            listen: listen(self.port),
+            addresses: vec![(tunnel_addr(index), defaults::tunnel_net().prefix_len())],
+            mtu,
+        }
+    }
+
+    /// What somebody has done to the device and was not repaired yet.
+    pub(crate) fn differences(&self) -> impl Iterator<Item = NetworkDifference> {
+        let wrong = self.running.as_ref().is_some_and(|(index, ..)| !is_as_wanted(*index));
+        wrong
+            .then(|| NetworkDifference {
+                place: "host".into(),
+                what: format!("device {TUNNEL}"),
+                how: "down, or without its address".into(),
+            })
+            .into_iter()
     }
 
     fn set_peers(&mut self, set: &NetworkSet) {
@@ -129,7 +148,10 @@ impl Keeper {
 
     /// A step of a change of keys, or a new start, may be due.
     pub(crate) fn is_due(&self) -> bool {
-        let broken = self.running.as_ref().is_some_and(|(.., tunnel)| !tunnel.is_running());
+        let broken = self
+            .running
+            .as_ref()
+            .is_some_and(|(index, _, tunnel)| !tunnel.is_running() || !is_as_wanted(*index));
         broken || self.failed.is_some() || self.has_moved()
     }
 
@@ -161,6 +183,16 @@ impl Keeper {
         let texts = failed.chain(self.refused.clone());
         texts.map(|text| NetworkProblem { subject: "tunnel".into(), text })
     }
+}
+
+/// The device is on and has its address.
+fn is_as_wanted(index: u16) -> bool {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return true };
+    let wanted = tunnel_addr(index);
+    interfaces.filter(|interface| interface.interface_name == TUNNEL).any(|interface| {
+        let addr = interface.address.as_ref().and_then(|a| a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())));
+        interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP) && addr == Some(wanted)
+    })
 }
 
 /// All addresses, IPv4 and IPv6, if the host has the latter.

@@ -110,6 +110,16 @@ fn open_here(settings: &Settings) -> Result<Opened, DeviceError> {
     Ok(Opened { tun, offload, socket })
 }
 
+/// Gives the device of a running tunnel its addresses and size again and switches it on: somebody may have
+/// changed it. Packets on their way through it are not touched.
+///
+/// # Errors
+/// [`DeviceError::Enter`] and [`DeviceError::Configure`].
+pub fn configure(settings: &Settings) -> Result<(), DeviceError> {
+    let failed = |source| DeviceError::Configure { device: settings.device.clone(), source };
+    inside(settings.netns.as_deref(), || address(settings).map_err(failed))
+}
+
 fn address(settings: &Settings) -> io::Result<()> {
     let netlink = Netlink::route()?;
     for prefix in settings.addresses.iter().filter(|prefix| is_network(prefix)) {

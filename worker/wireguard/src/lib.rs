@@ -43,7 +43,7 @@ mod table;
 mod tunnel;
 
 pub use counter::Counters;
-pub use device::{DeviceError, Settings, remove};
+pub use device::{DeviceError, Settings, configure, remove};
 pub use encryption::Encryption;
 pub use key::{BadKey, KEY_LEN, KeyPair, PublicKey};
 pub use peer::Peer;
