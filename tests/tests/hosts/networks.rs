@@ -33,7 +33,7 @@ fn daemons_and_managers_are_not_needed() {
     let mut hosts = Hosts::up(1, 2);
     hosts.expect_log(&["node is down", "what others changed was put right"]);
     hosts.ok("m1", "network create app");
-    let service = "service create -d --name web --replicas 2 --constraint node.role==worker --network app";
+    let service = "service create -d --stop-grace-period 200ms --name web --replicas 2 --constraint node.role==worker --network app";
     hosts.ok("m1", &format!("{service} -p 8080:80 {WHO}"));
     let web = hosts.until_running("m1", "web", 2);
     until("the port leads to both", || {
@@ -133,7 +133,7 @@ fn udp_who(h: &Hosts, from: &str, to: &str, port: u16, bytes: usize) -> String {
 
 fn d1_d7_every_node_leads_to_the_task_which_sees_the_client(h: &Hosts) {
     let on = "--constraint node.hostname==w1 -p 8080:80 -p 9000:9000/udp";
-    h.ok("m1", &format!("service create -d --name d1 {on} {WHO}"));
+    h.ok("m1", &format!("service create -d --stop-grace-period 200ms --name d1 {on} {WHO}"));
     let task = h.until_running("m1", "d1", 1).remove(0);
     let udp = beside(h, &task, UDP_WHO);
     until("the page is there", || answers(h, "client", "w1", 8080));
@@ -165,7 +165,7 @@ fn d1_d7_every_node_leads_to_the_task_which_sees_the_client(h: &Hosts) {
     }
     h.refused(
         "m1",
-        "service create -d --name d3 -p 8080:80 demo:1",
+        "service create -d --stop-grace-period 200ms --name d3 -p 8080:80 demo:1",
         "port '8080' is already in use by service",
     );
     drop(udp);
@@ -175,8 +175,8 @@ fn d1_d7_every_node_leads_to_the_task_which_sees_the_client(h: &Hosts) {
 }
 
 fn d8_services_call_each_other_by_name(h: &Hosts) {
-    h.ok("m1", "service create -d --name a --network app --constraint node.hostname==m1 demo:1 sleep 1000");
-    h.ok("m1", &format!("service create -d --name b --replicas 2 --network name=app,alias=db --constraint node.role==worker {WHO}"));
+    h.ok("m1", "service create -d --stop-grace-period 200ms --name a --network app --constraint node.hostname==m1 demo:1 sleep 1000");
+    h.ok("m1", &format!("service create -d --stop-grace-period 200ms --name b --replicas 2 --network name=app,alias=db --constraint node.role==worker {WHO}"));
     let a = h.until_running("m1", "a", 1).remove(0);
     let b = h.until_running("m1", "b", 2);
     let mut tasks: Vec<_> = b.iter().map(|task| own_addr(h, task, "eth0")).collect();
@@ -205,7 +205,7 @@ fn d8_services_call_each_other_by_name(h: &Hosts) {
 fn d9_dnsrr(h: &Hosts) {
     h.ok(
         "m1",
-        "service create -d --name rr --replicas 3 --network app --endpoint-mode dnsrr demo:1 sleep 1000",
+        "service create -d --stop-grace-period 200ms --name rr --replicas 3 --network app --endpoint-mode dnsrr demo:1 sleep 1000",
     );
     let rr = h.until_running("m1", "rr", 3);
     let mut tasks: Vec<_> = rr.iter().map(|task| own_addr(h, task, "eth0")).collect();
@@ -213,7 +213,7 @@ fn d9_dnsrr(h: &Hosts) {
     until("its name is all its tasks", || names(h, &rr[0], "rr") == tasks);
     h.refused(
         "m1",
-        "service create -d --name rrp --endpoint-mode dnsrr --network app -p 8085:80 demo:1",
+        "service create -d --stop-grace-period 200ms --name rrp --endpoint-mode dnsrr --network app -p 8085:80 demo:1",
         "dnsrr",
     );
     h.ok("m1", "service rm rr");
@@ -223,7 +223,7 @@ fn d9_dnsrr(h: &Hosts) {
 fn packets_of_any_size_pass(h: &Hosts) {
     h.ok("m1", "network create --opt encrypted=false clear");
     for network in ["app", "clear"] {
-        h.ok("m1", &format!("service create -d --name big --mode global --network {network} {WHO}"));
+        h.ok("m1", &format!("service create -d --stop-grace-period 200ms --name big --mode global --network {network} {WHO}"));
         let big = h.until_running("m1", "big", 3);
         let (one, two) = (&big[0], &big[1]);
         let to = own_addr(h, two, "eth0");
@@ -266,7 +266,12 @@ fn d26_nothing_is_readable_between_nodes(h: &Hosts) {
     use std::io::{BufRead, BufReader};
     h.ok("m1", "network create --opt encrypted=false clear");
     for (network, encrypted) in [("clear", false), ("app", true)] {
-        h.ok("m1", &format!("service create -d --name s --mode global --network {network} {WHO}"));
+        h.ok(
+            "m1",
+            &format!(
+                "service create -d --stop-grace-period 200ms --name s --mode global --network {network} {WHO}"
+            ),
+        );
         let tasks = h.until_running("m1", "s", 3);
         let to = own_addr(h, &tasks[1], "eth0");
         let call = || {
@@ -295,9 +300,19 @@ fn d26_nothing_is_readable_between_nodes(h: &Hosts) {
 
 fn d20_predefined_networks(h: &Hosts) {
     let on = "--constraint node.hostname==w1";
-    h.ok("m1", &format!("service create -d --name host --network host {on} demo:1 sleep 1000"));
-    h.ok("m1", &format!("service create -d --name none --network none {on} demo:1 sleep 1000"));
-    h.ok("m1", &format!("service create -d --name bridge --network bridge {on} demo:1 sleep 1000"));
+    h.ok(
+        "m1",
+        &format!(
+            "service create -d --stop-grace-period 200ms --name host --network host {on} demo:1 sleep 1000"
+        ),
+    );
+    h.ok(
+        "m1",
+        &format!(
+            "service create -d --stop-grace-period 200ms --name none --network none {on} demo:1 sleep 1000"
+        ),
+    );
+    h.ok("m1", &format!("service create -d --stop-grace-period 200ms --name bridge --network bridge {on} demo:1 sleep 1000"));
     let task = |name: &str| h.until_running("m1", name, 1).remove(0);
     let devices = |name: &str| inside(h, &task(name), "ls /sys/class/net").out.replace('\n', " ");
     let host = inside(h, &task("host"), "ip -4 -o addr show eth0").out;
@@ -410,11 +425,11 @@ fn all_goes_on_without_managers(h: &Hosts, web: &[TaskRow]) {
 }
 
 fn d10_a_dead_task_leaves_names_and_virtual_addresses(h: &Hosts) {
-    h.ok("m1", "service create -d --name a --network app --constraint node.hostname==m1 demo:1 sleep 1000");
+    h.ok("m1", "service create -d --stop-grace-period 200ms --name a --network app --constraint node.hostname==m1 demo:1 sleep 1000");
     h.ok(
         "m1",
         &format!(
-            "service create -d --name b --replicas 2 --network app --constraint node.role==worker {WHO}"
+            "service create -d --stop-grace-period 200ms --name b --replicas 2 --network app --constraint node.role==worker {WHO}"
         ),
     );
     let a = h.until_running("m1", "a", 1).remove(0);
@@ -439,7 +454,7 @@ fn d10_a_dead_task_leaves_names_and_virtual_addresses(h: &Hosts) {
 }
 
 fn a_node_that_leaves_keeps_nothing(h: &Hosts) {
-    h.ok("m1", &format!("service create -d --name c --mode global --network app -p 8080:80 {WHO}"));
+    h.ok("m1", &format!("service create -d --stop-grace-period 200ms --name c --mode global --network app -p 8080:80 {WHO}"));
     h.until_running("m1", "c", 3);
     until("w1 leads to a task", || answers(h, "client", "w1", 8080));
     h.ok("w1", "leave");

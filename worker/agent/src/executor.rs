@@ -89,7 +89,7 @@ pub trait NetworkService: Send + Sync {
 pub trait TaskNetworks: NetworkService {
     /// Makes the task's network namespace with its links and host-mode ports, before its container is
     /// created. Waits until the node was told of the task's networks. Idempotent. An attachment that
-    /// cannot be made leaves nothing, if it fails and if it is dropped.
+    /// cannot be made leaves nothing; one that is dropped, nothing that `detach` does not remove.
     fn attach<'a>(&'a self, task: &'a Task) -> BoxFuture<'a, Result<TaskLinks, ExecError>>;
     /// Removes them again. Fine if there are none.
     fn detach(&self, task: TaskId) -> BoxFuture<'_, Result<(), ExecError>>;
