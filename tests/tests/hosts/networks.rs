@@ -340,6 +340,7 @@ fn what_others_destroy_is_repaired(h: &Hosts) {
     for harm in [
         "nft flush ruleset",
         "ip link del sw-ing",
+        "ip link set sw-wg0 down",
         "ip route flush proto 83",
         "sysctl -qw net.ipv4.ip_forward=0",
     ] {

@@ -58,9 +58,11 @@ fn report(mut nodes: Vec<NodeNetworkCheck>, format: &Format) -> Outcome<(String,
     let listing = Listing { columns: COLUMNS, rows };
     let mut text = if empty && for_people { String::new() } else { listing.render(format)? };
     if agree && for_people {
-        text += &match nodes.len() {
-            1 => "the only node agrees\n".to_owned(),
-            n => format!("all {n} nodes agree\n"),
+        text += &match (nodes.len(), nodes.iter().map(|node| node.problems.len()).sum::<usize>()) {
+            (1, 0) => "the only node agrees\n".to_owned(),
+            (n, 0) => format!("all {n} nodes agree\n"),
+            (_, 1) => "no node differs from what is wanted; 1 problem\n".to_owned(),
+            (_, problems) => format!("no node differs from what is wanted; {problems} problems\n"),
         };
     }
     Ok((text, agree))
@@ -128,7 +130,7 @@ mod tests {
         expect![[r#"
             NODE      PLACE     WHAT            HOW
             m1        -         port 8080/tcp   held by nginx (pid 12)
-            all 2 nodes agree
+            no node differs from what is wanted; 1 problem
         "#]]
         .assert_eq(&text);
     }

@@ -34,6 +34,7 @@ impl Engine {
             difference.named(place)
         };
         let mut found: Vec<_> = all.into_iter().filter(meant).map(named).collect();
+        found.extend(self.tunnel.differences());
         found.sort();
         Ok(found)
     }
