@@ -35,6 +35,9 @@ pub const TEST: &[Need] = &[
     need("procps", "ps", "looks at processes"),
     need("nftables", "nft", "reads the rules of the data plane back, and plays other firewalls"),
     need("iputils-ping", "ping", "sends packets of a size"),
+    need("curl", "curl", "calls published ports"),
+    need("python3", "python3", "speaks TCP and UDP, and captures, in the tests of networks"),
+    need("openssl", "openssl", "reads certificates as others would"),
     need("busybox-static", "busybox", "is what runs in test containers"),
     need("docker-registry", "docker-registry", "is the registry that images are pulled from, on loopback"),
 ];
