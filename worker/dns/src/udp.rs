@@ -33,15 +33,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, socket: UdpSo
     let mut buffers = vec![[0; MAX_QUESTION]; BATCH];
     let mut answers = Vec::with_capacity(BATCH);
     let mut forwards = JoinSet::new();
-    // all that was waiting was taken: to ask the kernel once more would only say so. What comes after
-    // is a new event, which the runtime does not confuse with the one that is put aside here.
-    let mut drained = false;
     loop {
-        let receive = || match std::mem::take(&mut drained) {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false => receive(&socket, &mut buffers),
-        };
-        let received = socket.async_io(Interest::READABLE, receive).await;
+        // The kernel is asked until it says that there is nothing: to conclude so from a small batch would
+        // put aside the event of a question that came meanwhile.
+        let received = socket.async_io(Interest::READABLE, || receive(&socket, &mut buffers)).await;
         let messages = match received {
             Ok(messages) => messages,
             Err(error) => {
@@ -50,7 +45,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, socket: UdpSo
                 continue;
             }
         };
-        drained = messages.len() < BATCH;
         let now = Instant::now();
         for ((len, from), buffer) in messages.into_iter().zip(&buffers) {
             let Some(from) = from else { continue };
