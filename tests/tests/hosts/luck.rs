@@ -70,7 +70,7 @@ fn a_single_manager_is_killed_ten_times() {
 #[test]
 fn all_managers_die_and_tasks_go_on() {
     let mut hosts = Hosts::up(3, 1);
-    hosts.expect_log(&["upkeep of this node did not work yet", "node is down"]);
+    hosts.expect_log(&["upkeep of this node did not work yet", "node is down", "unfinished last write"]);
     hosts.ok(
         "m1",
         "service create -d --name on --replicas 2 --restart-delay 0s --constraint node.role==worker demo:1",
@@ -102,7 +102,13 @@ fn all_managers_die_and_tasks_go_on() {
 #[test]
 fn a_manager_is_killed_during_join() {
     let mut hosts = Hosts::bare(2, 0);
-    hosts.expect_log(&["node is down", "upkeep of this node", "cannot take up its role", "snapshot"]);
+    hosts.expect_log(&[
+        "node is down",
+        "upkeep of this node",
+        "cannot take up its role",
+        "snapshot",
+        "unfinished last write",
+    ]);
     hosts.init("m1", "");
     for round in 0..6_u64 {
         let token = hosts.token("m1", "manager");

@@ -117,7 +117,8 @@ impl Driver {
     async fn serve(&mut self, shutdown: CancellationToken) {
         let leave = self.agent.leave.clone();
         loop {
-            if self.leaving && self.core.is_idle() && self.goodbye_by.is_none() {
+            let done = self.core.is_idle() && !self.networks.is_keeping();
+            if self.leaving && done && self.goodbye_by.is_none() {
                 info!("node has left, nothing of it runs any more");
                 return;
             }
@@ -201,7 +202,10 @@ impl Driver {
             Ok(done) => self.done(done),
             // Operations catch their panics, and nothing in the set is aborted: it was a session.
             Err(e) => {
-                error!(error = %e, "the session panicked");
+                // The runtime itself ends: there is nobody to complain to.
+                if !e.is_cancelled() {
+                    error!(error = %e, "the session panicked");
+                }
                 self.lost(LostReason::Broken);
             }
         }

@@ -115,13 +115,7 @@ pub fn next(task: &Task, facts: &Facts, now: Timestamp) -> Next {
         };
     }
     if facts.must_stop(task) {
-        // What was prepared has links to networks, which go with `Op::Shutdown`.
-        let linked = state >= TaskState::Preparing && !task.attachments.is_empty();
-        return if facts.may_run || linked {
-            Next::Do(Op::Shutdown)
-        } else {
-            Next::Become(TaskState::Shutdown)
-        };
+        return if facts.may_run { Next::Do(Op::Shutdown) } else { Next::Become(TaskState::Shutdown) };
     }
     if state < TaskState::Accepted {
         return Next::Become(TaskState::Accepted);

@@ -33,6 +33,11 @@ impl Networks {
     pub(super) fn new(file: PathBuf) -> Self {
         Self { file, wanted: None, applying: false, unkept: None, keeping: false }
     }
+
+    /// The file is being written, or is to be: its folder cannot be removed yet.
+    pub(super) fn is_keeping(&self) -> bool {
+        self.keeping || self.unkept.is_some()
+    }
 }
 
 impl Driver {

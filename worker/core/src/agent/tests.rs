@@ -145,20 +145,6 @@ fn a_task_told_to_stop_before_it_started_never_starts() {
 }
 
 #[test]
-fn a_prepared_task_that_stops_gives_its_links_back() {
-    let mut b = Bench::new().connected();
-    let linked = |desired| {
-        let attachments = vec![swarm_types::network::Attachment::default()];
-        Task { attachments, ..task("a", desired) }
-    };
-    b.assigned(set(1, &[linked(TaskState::Running)]));
-    let stop = AssignmentChange::Update(Arc::new(linked(TaskState::Shutdown)));
-    b.assigned(diff(1, vec![stop]));
-    assert_eq!(b.finished("a", Op::Prepare, Outcome::Cancelled), "shutdown a");
-    assert_eq!(b.finished("a", Op::Shutdown, ended(0)), "persist a=shutdown");
-}
-
-#[test]
 fn ready_is_held_and_start_after_is_waited_for() {
     let mut b = Bench::new().connected();
     b.assigned(set(1, &[task("a", TaskState::Ready)]));
