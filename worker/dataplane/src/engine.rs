@@ -6,7 +6,7 @@ mod check;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use swarm_types::id::{NetworkId, TaskId};
 use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
@@ -32,6 +32,11 @@ use crate::tunnel::{Keeper, chain};
 /// How often the host is looked at for what nobody tells: other addresses and packet sizes, a port that
 /// was given back, a step of a change of keys.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// For how long a task may have a network that no manager tells of before that is called a problem, and
+/// before a task that starts is refused. Of a task that has ended, managers take the place away before
+/// this node has put away its links; of one that starts, the network may just be on its way, again.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) type Tasks = BTreeMap<TaskId, Arc<LocalTask>>;
 type Done<T> = oneshot::Sender<Result<T, ExecError>>;
@@ -76,6 +81,10 @@ pub(crate) struct Engine {
     /// Addresses that are nobody's any more since the last pass, whose connections are to end.
     left: BTreeSet<(NetworkId, IpAddr)>,
     planned: Vec<NetworkProblem>,
+    /// Networks of tasks that no manager tells of, and since when.
+    unknown: BTreeMap<(TaskId, NetworkId), Instant>,
+    /// Tasks whose start waits for one of their networks.
+    late: Vec<(TaskId, Done<()>)>,
     broken: Option<NetworkProblem>,
     tasks_out: watch::Sender<Arc<Tasks>>,
     set_out: watch::Sender<Arc<NetworkSet>>,
@@ -107,6 +116,8 @@ impl Engine {
             told: false,
             left: BTreeSet::new(),
             planned: Vec::new(),
+            unknown: BTreeMap::new(),
+            late: Vec::new(),
             broken: None,
             tasks_out,
             set_out,
@@ -134,7 +145,8 @@ impl Engine {
                     if waiting.iter().any(|w| !matches!(w, Waiting::Check(..))) {
                         self.pass().await;
                     }
-                    for one in waiting {
+                    let late = std::mem::take(&mut self.late);
+                    for one in late.into_iter().map(|(id, done)| Waiting::Attached(id, done)).chain(waiting) {
                         self.finish(one).await;
                     }
                 }
@@ -168,6 +180,8 @@ impl Engine {
                 }
             }
             Command::Detach(id, done) => {
+                // Who waited for its links is answered nothing, and does not wait any more.
+                self.late.retain(|(late, _)| *late != id);
                 self.drop_tasks(&[id]);
                 waiting.push(Waiting::Detached(id, done));
             }
@@ -204,6 +218,7 @@ impl Engine {
         self.look_at_host();
         let Some(planned) = self.planner.plan(&self.set, &self.tasks, &self.facts) else { return };
         self.planned = planned.problems;
+        self.miss(&planned.unknown);
         self.plan = planned.plan;
         // A socket keeps its namespace alive.
         self.names.close_others(&self.set, &self.plan);
@@ -220,6 +235,7 @@ impl Engine {
         info!("the networks of this node are removed");
         self.planner = Planner::new();
         self.planned.clear();
+        self.unknown.clear();
         self.plan = Plan::default();
         self.plan.namespaces.insert(Place::Host, Arc::default());
         self.names.tell(&self.set, &self.tasks);
@@ -229,6 +245,27 @@ impl Engine {
         self.apply().await;
         self.tunnel.clear();
         self.set_out.send_replace(Arc::clone(&self.set));
+    }
+
+    /// Takes over which networks are missing; those that were missing before are so since then.
+    fn miss(&mut self, unknown: &BTreeMap<TaskId, Vec<NetworkId>>) {
+        let now = Instant::now();
+        let missing = unknown.iter().flat_map(|(task, networks)| networks.iter().map(|n| (*task, *n)));
+        self.unknown = missing.map(|key| (key, *self.unknown.get(&key).unwrap_or(&now))).collect();
+    }
+
+    /// Of tasks and networks that no manager tells of, those for which it is too late.
+    fn overdue(&self) -> impl Iterator<Item = &(TaskId, NetworkId)> {
+        let long = self.unknown.iter().filter(|(_, since)| since.elapsed() >= UNKNOWN_PATIENCE);
+        long.map(|(key, _)| key)
+    }
+
+    /// Tasks that have been without one of their networks for too long.
+    fn missed(&self) -> impl Iterator<Item = NetworkProblem> {
+        self.overdue().map(|(task, network)| NetworkProblem {
+            subject: format!("task {}", task.short()),
+            text: format!("no manager has told this node of its network {} for 5 s", network.short()),
+        })
     }
 
     async fn apply(&mut self) {
@@ -270,6 +307,9 @@ impl Engine {
     }
 
     async fn look(&mut self) {
+        for (id, done) in std::mem::take(&mut self.late) {
+            self.finish(Waiting::Attached(id, done)).await;
+        }
         if self.set.own.is_none() {
             return;
         }
@@ -291,6 +331,7 @@ impl Engine {
         // Whoever does not wait any more has been told to stop, and will detach.
         match waiting {
             Waiting::Applied(done) => drop(done.send(())),
+            Waiting::Attached(id, done) if self.is_early(id) => self.late.push((id, done)),
             Waiting::Attached(id, done) => {
                 let attached = self.is_attached(id).await;
                 if attached.is_err() {
@@ -313,6 +354,7 @@ impl Engine {
     fn publish(&self) {
         let mut problems = self.planned.clone();
         problems.extend(self.broken.clone());
+        problems.extend(self.missed());
         problems.extend(self.kernel.problems().borrow().iter().cloned());
         problems.extend(self.tunnel.problems().chain(self.names.problems()).chain(self.holds.problems()));
         problems.sort();

@@ -332,6 +332,31 @@ fn daemons_that_die_at_any_moment_leak_nothing() {
     });
 }
 
+/// The way out of the task before it was taken away, and given again for this one: it does not start
+/// in between.
+#[test]
+fn a_task_waits_for_a_network_that_goes_and_comes_again() {
+    alone(|place| async move {
+        let plane = place.open();
+        let with = Arc::new(set());
+        let mut without = set();
+        without.networks.remove(&"ingress".into());
+        plane.apply(with.clone()).await;
+        let mut wants = task("t1", 11);
+        wants.attachments.retain(|attachment| attachment.network == "ingress".into());
+        let mut attach = plane.attach(&wants);
+        let early = async { tokio::time::timeout(Duration::from_millis(300), &mut attach).await };
+        let ((), early) = tokio::join!(plane.apply(Arc::new(without)), early);
+        assert!(early.is_err(), "it does not start without its network: {early:?}");
+        let problems = plane.status().borrow().problems.clone();
+        plane.apply(with).await;
+        let links = attach.await.unwrap();
+        let (_, seen) = run(&links.namespace.unwrap(), "ip -o addr");
+        assert!(seen.contains("gw0"), "{seen}");
+        assert_eq!(problems, [], "a moment without it is none");
+    });
+}
+
 #[test]
 fn ports_are_held_and_ports_of_others_are_told() {
     alone(|place| async move {

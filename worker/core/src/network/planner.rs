@@ -46,6 +46,8 @@ pub struct Planned {
     pub problems: Vec<NetworkProblem>,
     /// What each task's `resolv.conf` is to name; tasks without names are not in it.
     pub resolvers: BTreeMap<TaskId, IpAddr>,
+    /// Networks of tasks that this node has not been told of: a task may come before its networks do.
+    pub unknown: BTreeMap<TaskId, Vec<NetworkId>>,
 }
 
 /// Plans, and keeps what it planned.
@@ -186,9 +188,15 @@ impl Planner {
         let gone = |place: &Place| matches!(place, Place::Task(id) if !self.tasks.contains_key(id));
         self.planned.plan.namespaces.retain(|place, _| !gone(place));
         self.planned.resolvers.retain(|id, _| self.tasks.contains_key(id));
+        self.planned.unknown.retain(|id, _| self.tasks.contains_key(id));
         for id in all {
             let Some(task) = self.tasks.get(&id) else { continue };
-            let (seats, _) = seats(task, |network| self.parts.get(&network)?.network.clone());
+            let (seats, unknown) = seats(task, |network| self.parts.get(&network)?.network.clone());
+            if unknown.is_empty() {
+                self.planned.unknown.remove(&id);
+            } else {
+                self.planned.unknown.insert(id, unknown);
+            }
             match task::resolver(ground, &seats) {
                 Some(addr) => drop(self.planned.resolvers.insert(id, addr)),
                 None => drop(self.planned.resolvers.remove(&id)),
@@ -201,13 +209,6 @@ impl Planner {
         let mut problems = self.denied.clone();
         for part in self.parts.values() {
             part.problems(ground, &mut problems);
-        }
-        for task in self.tasks.values() {
-            let (_, unknown) = seats(task, |network| self.parts.get(&network)?.network.clone());
-            problems.extend(unknown.into_iter().map(|network| NetworkProblem {
-                subject: format!("task {}", task.id.short()),
-                text: format!("network {} is not known here yet", network.short()),
-            }));
         }
         problems.sort();
         problems.dedup();

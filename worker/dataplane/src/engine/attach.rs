@@ -85,9 +85,21 @@ impl Engine {
         forgotten.map_err(|e| ExecError::Temporary(format!("forget the task's networks: {e}")))
     }
 
+    /// A network of the task is not known yet, and may be soon: the set that made it start may have been
+    /// followed by one without the network, because a task before it has gone, and the next has it again.
+    pub(super) fn is_early(&self, id: TaskId) -> bool {
+        let missing = self.unknown.keys().any(|(task, _)| *task == id);
+        missing && self.tasks.contains_key(&id) && !self.overdue().any(|(task, _)| *task == id)
+    }
+
     /// The task's own namespace is as it is wanted, all of it.
     pub(super) async fn is_attached(&self, id: TaskId) -> Result<(), ExecError> {
         let fail = |why: String| Err(ExecError::Fatal(format!("attach to networks: {why}")));
+        if let Some((_, network)) = self.overdue().find(|(task, _)| *task == id) {
+            let network = network.short();
+            let why = format!("no manager has told this node of the task's network {network} yet");
+            return Err(ExecError::Temporary(why));
+        }
         if let Some(broken) = &self.broken {
             return fail(broken.text.clone());
         }
