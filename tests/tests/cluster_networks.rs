@@ -64,3 +64,48 @@ async fn a_network_is_made_used_checked_and_removed() {
     })
     .await;
 }
+
+/// C16: what takes the last network from a service gives it other tasks, and sets the network free.
+#[tokio::test]
+async fn a_service_loses_its_network() {
+    let cluster = Cluster::start(1, 1).await;
+    let leader = cluster.leader().await;
+    let mut control = cluster.host(&leader).control();
+    let create = v1::CreateNetworkRequest { spec: Some(network("back")) };
+    control.create_network(create).await.unwrap();
+    let mut spec = service("web", "nginx", 2);
+    let attachment = v1::AttachmentSpec { network_id: "back".into(), ..Default::default() };
+    spec.task.as_mut().unwrap().networks = vec![attachment];
+    control.create_service(v1::CreateServiceRequest { spec: Some(spec) }).await.unwrap();
+    let read = || async {
+        let get = v1::GetServiceRequest { reference: "web".into() };
+        let entry = cluster.host(&leader).control().get_service(get).await.unwrap().into_inner().entry;
+        entry.unwrap()
+    };
+    let on_network = || async {
+        let get = v1::GetNetworkRequest { reference: "back".into() };
+        cluster.host(&leader).control().get_network(get).await.unwrap().into_inner().tasks
+    };
+    let before = eventually("two tasks run on the network", || async {
+        let (tasks, running) = (on_network().await, read().await.running_tasks);
+        if (tasks.len(), running) == (2, 2) { Ok(tasks) } else { Err(format!("{running}: {tasks:?}")) }
+    })
+    .await;
+
+    let service = read().await.service.unwrap();
+    assert_eq!(service.endpoint.unwrap().vips.len(), 1);
+    let mut spec = service.spec.unwrap();
+    spec.task.as_mut().unwrap().networks.clear();
+    let version = service.meta.unwrap().version;
+    let update =
+        v1::UpdateServiceRequest { service_id: service.id, version, spec: Some(spec), rollback: false };
+    control.update_service(update).await.unwrap();
+    eventually("other tasks run, without it", || async {
+        let (tasks, entry) = (on_network().await, read().await);
+        let vips = entry.service.unwrap().endpoint.map_or(0, |endpoint| endpoint.vips.len());
+        let done = tasks.is_empty() && (vips, entry.running_tasks) == (0, 2);
+        if done { Ok(()) } else { Err(format!("{vips} addresses, of {before:?} still {tasks:?}")) }
+    })
+    .await;
+    control.remove_network(v1::RemoveNetworkRequest { reference: "back".into() }).await.unwrap();
+}
