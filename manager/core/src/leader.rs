@@ -200,7 +200,7 @@ impl Leader {
     fn session(&mut self, view: &View, node: NodeId, input: SessionInput, effects: &mut Vec<Effect>) {
         match input {
             SessionInput::Registered { session, description, addr } => {
-                let with = Registration { session, description, addr };
+                let with = Registration { session, description: *description, addr };
                 if self.sessions.register(view, node, with, self.now) {
                     effects.push(send_networks(self.networks.register(view, node, session)));
                     let kept_back = |task: &TaskId| self.networks.is_kept_back(task);

@@ -173,6 +173,7 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
         self.shared.commands.connect(node, sender.clone());
         let registration = Registration { shared: self.shared.clone(), node, session, sender };
         let addr = remote.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
+        let description = Box::new(description);
         let registered = SessionInput::Registered { session, description, addr };
         self.shared.leader.tell(Input::Session(node, registered));
         tracing::debug!(node.id = %node, session.id = %session, "agent registered");

@@ -600,7 +600,7 @@ impl Sim {
         };
         leading.sessions.insert(node, (session, conn, from));
         self.send_stream(host, from, conn, Body::Registered { conn, session, managers });
-        let input = SessionInput::Registered { session, description, addr };
+        let input = SessionInput::Registered { session, description: Box::new(description), addr };
         if let Some(leading) = self.running(host).and_then(|r| r.leading.as_mut()) {
             leading.inputs.push_back(Input::Session(node, input));
         }

@@ -27,11 +27,14 @@ pub(super) fn exhausted(network: &Network, subnet: &IpNet) -> String {
     format!("no available {family} addresses on network {} ({subnet})", network.spec.annotations.name)
 }
 
+/// A network, and how a task is attached to it.
+type Wanted = (Arc<Network>, AttachmentSpec);
+
 /// The networks of a task, the ingress network last if it has a place there.
 ///
 /// # Errors
 /// One of them is not there.
-fn networks(view: &View, task: &Task) -> Result<Vec<(Arc<Network>, AttachmentSpec)>, (Blocker, String)> {
+fn networks(view: &View, task: &Task) -> Result<Vec<Wanted>, (Blocker, String)> {
     let mut all = Vec::with_capacity(task.spec.networks.len() + 1);
     for spec in &task.spec.networks {
         let id = spec.network;

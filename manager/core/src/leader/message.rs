@@ -63,7 +63,7 @@ pub enum SessionInput {
         /// The new session.
         session: SessionId,
         /// The machine.
-        description: NodeDescription,
+        description: Box<NodeDescription>,
         /// The address that it is seen under, without a port.
         addr: String,
     },

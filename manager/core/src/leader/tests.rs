@@ -230,7 +230,7 @@ impl Cluster {
 
     pub(super) fn register(&mut self, node: &str) -> SessionId {
         let session = SessionId::new(self.ids.next_id());
-        let description = testing::node(node).description;
+        let description = Box::new(testing::node(node).description);
         self.agents.insert(node.into(), Agent { session, ..Agent::default() });
         let input = SessionInput::Registered { session, description, addr: "10.0.0.1".into() };
         self.input(Input::Session(node.into(), input));

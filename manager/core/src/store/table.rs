@@ -29,11 +29,14 @@ enum Node<K, V> {
     Leaf(Vec<(K, V)>),
     /// Each child with a bound: no key in it is less, but in the first child, whose bound is not
     /// looked at.
-    Branch(Vec<(K, Arc<Node<K, V>>)>),
+    Branch(Vec<Child<K, V>>),
 }
 
 /// A new right neighbour of a node that was full.
-type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
+type Split<K, V> = Option<Child<K, V>>;
+
+/// A node under its bound: no key in it is less.
+type Child<K, V> = (K, Arc<Node<K, V>>);
 
 impl<K: Ord + Clone, V: Clone> Table<K, V> {
     /// How many entries there are.
@@ -116,7 +119,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     fn walk(
         &self,
-        child: impl Fn(&[(K, Arc<Node<K, V>>)]) -> usize,
+        child: impl Fn(&[Child<K, V>]) -> usize,
         entry: impl Fn(&[(K, V)]) -> usize,
     ) -> Iter<'_, K, V> {
         let mut above = Vec::new();
@@ -141,7 +144,7 @@ fn find<K: Ord, V>(entries: &[(K, V)], key: &K) -> Result<usize, usize> {
     entries.binary_search_by(|(k, _)| k.cmp(key))
 }
 
-fn child_of<K: Ord, V>(children: &[(K, Arc<Node<K, V>>)], key: &K) -> usize {
+fn child_of<K: Ord, V>(children: &[Child<K, V>], key: &K) -> usize {
     children.partition_point(|(bound, _)| bound <= key).saturating_sub(1)
 }
 
@@ -164,7 +167,10 @@ fn insert<K: Ord + Clone, V: Clone>(
     }
 }
 
-fn bounded<K: Clone, V, E>(right: Vec<(K, E)>, node: fn(Vec<(K, E)>) -> Node<K, V>) -> (K, Arc<Node<K, V>>) {
+fn bounded<K: Clone, V, E>(
+    right: Vec<(K, E)>,
+    node: impl FnOnce(Vec<(K, E)>) -> Node<K, V>,
+) -> Child<K, V> {
     let bound = right.first().expect("the right half of a split has an entry").0.clone();
     (bound, Arc::new(node(right)))
 }
@@ -206,7 +212,7 @@ fn remove<K: Ord + Clone, V: Clone>(node: &mut Arc<Node<K, V>>, key: &K) -> Opti
 }
 
 /// Joins a small child with a neighbour, if they fit into one.
-fn merge<K: Clone, V: Clone>(children: &mut Vec<(K, Arc<Node<K, V>>)>, at: usize) {
+fn merge<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, at: usize) {
     let fits =
         |left: usize| left + 1 < children.len() && children[left].1.len() + children[left + 1].1.len() <= MAX;
     let Some(left) = [Some(at), at.checked_sub(1)].into_iter().flatten().find(|&left| fits(left)) else {
@@ -283,7 +289,7 @@ impl<K: Ord + Clone + fmt::Debug, V: Clone + fmt::Debug> fmt::Debug for Table<K,
 /// See [`Table::iter`].
 pub(super) struct Iter<'a, K, V> {
     /// What is left of the branches above, outermost first.
-    above: Vec<slice::Iter<'a, (K, Arc<Node<K, V>>)>>,
+    above: Vec<slice::Iter<'a, Child<K, V>>>,
     entries: slice::Iter<'a, (K, V)>,
 }
 
