@@ -7,37 +7,34 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerified;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, Error};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use swarm_types::id::ClusterId;
 
 use crate::peer::PeerIdentity;
 use crate::role::Role;
-use crate::tls;
+use crate::verifier::{Rule, Verifier};
 
 /// Accepts whoever could be a client of ours and is a node of our cluster.
 pub(crate) struct AnyNode {
     callers: Arc<dyn ClientCertVerifier>,
     cluster: ClusterId,
-    provider: Arc<CryptoProvider>,
 }
 
 impl AnyNode {
     /// `callers` checks the certificate; a worker's is good for calling only.
-    pub(crate) fn new(callers: Arc<dyn ClientCertVerifier>, cluster: ClusterId) -> Arc<Self> {
-        Arc::new(Self { callers, cluster, provider: tls::provider() })
+    pub(crate) fn verifier(callers: Arc<dyn ClientCertVerifier>, cluster: ClusterId) -> Arc<Verifier<Self>> {
+        Verifier::new(Self { callers, cluster })
     }
 }
 
-impl ServerCertVerifier for AnyNode {
-    fn verify_server_cert(
+impl Rule for AnyNode {
+    fn accept(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
@@ -47,28 +44,6 @@ impl ServerCertVerifier for AnyNode {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

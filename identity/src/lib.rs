@@ -21,3 +21,5 @@ pub mod renewal;
 pub mod role;
 pub mod tls;
 pub mod token;
+
+mod verifier;

@@ -7,10 +7,9 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::{CertificateError, ClientConfig, Error, OtherError};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use swarm_types::time::Clock;
 
 use crate::ca;
@@ -18,12 +17,13 @@ use crate::digest::Digest;
 use crate::peer::{PeerError, PeerIdentity};
 use crate::role::Role;
 use crate::tls;
+use crate::verifier::{Rule, Verifier};
 
 /// A client without a certificate that trusts whoever the root with a given digest vouches for.
 #[derive(Debug)]
 pub struct PinnedClient {
     config: Arc<ClientConfig>,
-    verifier: Arc<PinnedVerifier>,
+    verifier: Arc<Verifier<Pinned>>,
 }
 
 /// Why a remote is not the cluster that the token is for.
@@ -43,7 +43,7 @@ pub enum PinError {
 impl PinnedClient {
     /// A client that accepts only managers whose root has the digest `pin`.
     pub fn new(pin: Digest, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
-        let verifier = Arc::new(PinnedVerifier { pin, provider: tls::provider(), learned: OnceLock::new() });
+        let verifier = Verifier::new(Pinned { pin, learned: OnceLock::new() });
         let config = tls::client_builder(clock)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
@@ -58,22 +58,20 @@ impl PinnedClient {
 
     /// The root that the pin stands for, known after the first good handshake.
     pub fn root(&self) -> Option<CertificateDer<'static>> {
-        self.verifier.learned.get().cloned()
+        self.verifier.rule.learned.get().cloned()
     }
 }
 
-struct PinnedVerifier {
+struct Pinned {
     pin: Digest,
-    provider: Arc<CryptoProvider>,
     learned: OnceLock<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for PinnedVerifier {
-    fn verify_server_cert(
+impl Rule for Pinned {
+    fn accept(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
@@ -94,33 +92,11 @@ impl ServerCertVerifier for PinnedVerifier {
         self.learned.get_or_init(|| root);
         Ok(verified)
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
-impl fmt::Debug for PinnedVerifier {
+impl fmt::Debug for Pinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PinnedVerifier({})", self.pin)
+        write!(f, "Pinned({})", self.pin)
     }
 }
 

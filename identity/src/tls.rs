@@ -140,7 +140,7 @@ impl Current {
         callers
             .verify_client_cert(&credentials.chain[0], &credentials.chain[1..], unix_time(peer.not_before))
             .map_err(TlsError::Untrusted)?;
-        let any = AnyNode::new(callers.clone(), peer.cluster);
+        let any = AnyNode::verifier(callers.clone(), peer.cluster);
         let server = Arc::new(server_config(&credentials, callers, clock)?);
         let managers = manager_verifier(roots).map_err(TlsError::Verifier)?;
         let client = Arc::new(client_config(&credentials, managers, clock)?);

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use swarm_types::cluster::ClusterSpec;
 use swarm_types::defaults::LISTEN_PORT;
+use swarm_types::site::{self, SitePrefix};
 
 /// An address was given that cannot be used, or none was and there is more than one.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,25 @@ pub(crate) fn data_path(text: &str, known: &[(String, IpAddr)]) -> Result<Option
     }
 }
 
+/// What a user should know of the pools that they chose: they hold addresses that this host uses.
+pub(crate) fn pools(spec: &ClusterSpec, site: &[SitePrefix]) -> Vec<String> {
+    if spec.address_pools == ClusterSpec::default().address_pools {
+        return Vec::new();
+    }
+    let warn = |pool| {
+        let hidden: Vec<&SitePrefix> = site::hidden(pool, site).collect();
+        let (words, all) =
+            (site::in_words(hidden.iter().copied()), hidden.iter().any(|p| p.whole().contains(pool)));
+        let so = match all {
+            true => "networks will hide some of it; choose another --default-addr-pool unless that is meant",
+            false => "networks that name no subnet are made around it",
+        };
+        (!hidden.is_empty())
+            .then(|| format!("default-addr-pool {pool} overlaps with {words} of this host: {so}"))
+    };
+    spec.address_pools.iter().filter_map(warn).collect()
+}
+
 fn has_port(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
         || (text.parse::<IpAddr>().is_err() && text.contains(':') && !text.ends_with(']'))
@@ -140,6 +161,7 @@ fn list(known: &[(String, IpAddr)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarm_types::site::SiteKind;
 
     fn known() -> Vec<(String, IpAddr)> {
         vec![("eth0".into(), "10.0.0.1".parse().unwrap()), ("eth1".into(), "10.1.0.1".parse().unwrap())]
@@ -174,6 +196,28 @@ mod tests {
             assert!(addr(bad).unwrap_err().to_string().starts_with("--data-path-addr `"), "{bad}");
         }
         assert!(addr("0.0.0.0").unwrap_err().to_string().contains("--data-path-addr must be a routable"));
+    }
+
+    #[test]
+    fn chosen_pools_are_held_against_the_host() {
+        let site = [(SiteKind::Address, "10.20.0.7/24"), (SiteKind::Route, "10.32.0.0/11")]
+            .map(|(kind, net)| SitePrefix { kind, net: net.parse().unwrap() });
+        let warned = |pool: &str| {
+            let address_pools = vec![pool.parse().unwrap()];
+            pools(&ClusterSpec { address_pools, ..ClusterSpec::default() }, &site).join("; ")
+        };
+        assert_eq!(pools(&ClusterSpec::default(), &site), Vec::<String>::new(), "nobody chose it");
+        assert_eq!(warned("10.64.0.0/16"), "");
+        assert_eq!(
+            warned("10.20.0.0/16"),
+            "default-addr-pool 10.20.0.0/16 overlaps with address 10.20.0.7/24 of this host: networks that name no \
+             subnet are made around it"
+        );
+        assert_eq!(
+            warned("10.33.0.0/16"),
+            "default-addr-pool 10.33.0.0/16 overlaps with route 10.32.0.0/11 of this host: networks will hide some \
+             of it; choose another --default-addr-pool unless that is meant"
+        );
     }
 
     #[test]

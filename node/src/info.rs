@@ -3,6 +3,7 @@
 use swarm_proto::v1;
 use swarm_types::node::NodeDescription;
 use swarm_types::resources::NANO_CPU;
+use swarm_worker_runtime::cgroup::Controllers;
 
 use crate::active::{Active, Machine};
 
@@ -10,6 +11,7 @@ use crate::active::{Active, Machine};
 pub(crate) fn of_machine(machine: &Machine, description: &NodeDescription) -> v1::InfoResponse {
     let uname = nix::sys::utsname::uname();
     let kernel = uname.map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let cgroups = Controllers::probe().ok();
     let missing = &description.missing_controllers;
     let unlimited = |what: &String| format!("WARNING: no {what} limit support on this machine");
     v1::InfoResponse {
@@ -21,6 +23,7 @@ pub(crate) fn of_machine(machine: &Machine, description: &NodeDescription) -> v1
         cpus: description.resources.nano_cpus / NANO_CPU,
         memory_bytes: description.resources.memory_bytes,
         warnings: missing.iter().map(unlimited).collect(),
+        cgroup_version: cgroups.as_ref().map_or("", Controllers::version).into(),
         state_dir: machine.state.path().display().to_string(),
         ..v1::InfoResponse::default()
     }

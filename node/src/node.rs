@@ -125,6 +125,7 @@ impl Node {
         let availability = v1::Availability::try_from(request.availability)
             .map_err(|e| Status::invalid_argument(format!("availability: {e}")))?;
         let listen = listen_for(listen, advertise);
+        let warnings = addr::pools(&spec, &self.describe().await.network.site);
         let founded = self.found(spec, availability, advertise, listen, data_path).await;
         let (active, worker_token) = match founded {
             Ok(founded) => founded,
@@ -137,7 +138,7 @@ impl Node {
         *phase = Phase::Active(Box::new(active));
         self.moved.notify_one();
         tracing::info!(node.id = node_id, addr = %advertise, "new cluster");
-        Ok(v1::InitResponse { node_id, worker_token, manager_addr: advertise.to_string() })
+        Ok(v1::InitResponse { node_id, worker_token, manager_addr: advertise.to_string(), warnings })
     }
 
     async fn found(

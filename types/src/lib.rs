@@ -19,6 +19,7 @@ pub mod task_state;
 
 pub mod endpoint;
 pub mod network;
+pub mod site;
 
 pub mod cluster;
 pub mod node;

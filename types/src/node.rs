@@ -6,6 +6,7 @@ use crate::id::NodeId;
 use crate::meta::{Annotations, Labels, Meta};
 use crate::placement::Platform;
 use crate::resources::Resources;
+use crate::site::SitePrefix;
 use crate::time::Timestamp;
 
 /// A node as stored.
@@ -115,6 +116,8 @@ pub struct NetworkDescription {
     pub encryption: String,
     /// The address for the traffic of networks (`--data-path-addr`); none: the one it is seen under.
     pub data_addr: Option<IpAddr>,
+    /// What the host uses outside of the cluster's networks; sorted.
+    pub site: Vec<SitePrefix>,
 }
 
 /// Whether a node answers.

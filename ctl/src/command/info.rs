@@ -46,6 +46,9 @@ fn object(info: &InfoResponse) -> Value {
             "DataPathPort": spec.data_path_port,
         })
     });
+    // A node of no cluster has no certificate.
+    let cert_ends = Timestamp(info.cert_expires_at_ms);
+    let cert_ends = (!cert_ends.is_zero()).then(|| cert_ends.to_string()).unwrap_or_default();
     json!({
         "Name": info.hostname, "ServerVersion": info.version, "OSType": info.os,
         "Architecture": info.architecture, "KernelVersion": info.kernel, "NCPU": info.cpus,
@@ -54,7 +57,7 @@ fn object(info: &InfoResponse) -> Value {
             "LocalNodeState": info.state, "Error": info.error, "NodeID": info.node_id,
             "NodeAddr": info.node_addr, "ControlAvailable": info.is_manager, "Leader": info.is_leader,
             "RemoteManagers": info.managers, "Nodes": info.node_count, "Managers": info.manager_count,
-            "ClusterID": info.cluster_id, "CertExpiresAt": Timestamp(info.cert_expires_at_ms).to_string(),
+            "ClusterID": info.cluster_id, "CertExpiresAt": cert_ends,
             "Cluster": cluster,
         },
         "Warnings": info.warnings,
@@ -166,6 +169,8 @@ mod tests {
         let cluster = &object(&info)["Swarm"]["Cluster"];
         assert_eq!(cluster["HeartbeatPeriod"], 1_000_000_000);
         assert_eq!(cluster["DefaultAddrPool"], json!(["10.0.0.0/8"]));
+        assert_eq!(object(&info)["Swarm"]["CertExpiresAt"], "1970-04-01T00:00:00.000Z");
+        assert_eq!(object(&InfoResponse::default())["Swarm"]["CertExpiresAt"], "", "there is none");
         assert_eq!((&cluster["SubnetSize"], &cluster["DataPathPort"]), (&json!(24), &json!(4789)));
     }
 }

@@ -120,7 +120,7 @@ macro_rules! fake {
                 let name = request.into_inner().reference;
                 match name.as_str() {
                     "busy" => return Err(Status::failed_precondition("network busy is in use by service web")),
-                    "front" | "net-front" => self.removed.lock().unwrap().push(name),
+                    "front" | "net-front" | "ingress" => self.removed.lock().unwrap().push(name),
                     _ => return Err(Status::not_found("")),
                 }
                 Ok(Response::new(v1::RemoveNetworkResponse::default()))
@@ -166,22 +166,39 @@ fake! {
     remove_image v1::RemoveImageRequest, RemoveImageStream
 }
 
+/// A fake manager that answers as long as this lives.
+struct Served {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+    _tasks: JoinSet<Result<(), tonic::transport::Error>>,
+}
+
+impl Served {
+    fn new(fake: Fake) -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Arc::new(fake);
+        let control = ControlServer::from_arc(Arc::clone(&fake));
+        let listener = UnixListener::bind(dir.path().join("s.sock")).unwrap();
+        let server = tonic::transport::Server::builder().add_service(control);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        Served { dir, fake, _tasks: tasks }
+    }
+    /// A command line for it.
+    fn cli(&self, line: &str) -> Cli {
+        let host = format!("unix://{}", self.dir.path().join("s.sock").display());
+        Cli::parse_from(["swarmctl", "--host", &host].into_iter().chain(line.split_whitespace()))
+    }
+}
+
 /// Runs command lines against a fake manager; their outcomes.
 async fn run_all(fake: Fake, lines: &[&str]) -> (Vec<Outcome>, Arc<Fake>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.sock");
-    let fake = Arc::new(fake);
-    let server = tonic::transport::Server::builder().add_service(ControlServer::from_arc(Arc::clone(&fake)));
-    let incoming = UnixListenerStream::new(UnixListener::bind(&path).unwrap());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(server.serve_with_incoming(incoming));
+    let served = Served::new(fake);
     let mut outcomes = Vec::new();
     for line in lines {
-        let host = format!("unix://{}", path.display());
-        let words = ["swarmctl", "--host", &host].into_iter().chain(line.split_whitespace());
-        outcomes.push(Box::pin(run(Cli::parse_from(words))).await);
+        outcomes.push(Box::pin(run(served.cli(line))).await);
     }
-    (outcomes, fake)
+    (outcomes, served.fake)
 }
 
 #[test]
@@ -252,6 +269,31 @@ async fn networks_are_removed_one_by_one() {
     let codes: Vec<_> = outcomes.iter().map(|o| o.as_ref().err().map_or(0, |e| e.exit_code())).collect();
     assert_eq!(codes, [1, 0, 0, 0, 0, 1, 0, 0, 1]);
     assert_eq!(*fake.removed.lock().unwrap(), ["front", "front", "net-front"], "ingress is never pruned");
+}
+
+#[tokio::test]
+async fn the_ingress_network_goes_when_the_user_is_sure() {
+    for (line, yes, asked, removed) in [
+        ("network rm ingress front", false, 1, vec!["front"]),
+        ("network rm ingress front", true, 1, vec!["ingress", "front"]),
+        ("network rm -f ingress", false, 0, vec!["ingress"]),
+        ("network rm front", false, 0, vec!["front"]),
+    ] {
+        let questions = Mutex::new(Vec::new());
+        let ask = |question: &str| {
+            questions.lock().unwrap().push(question.to_owned());
+            Ok(yes)
+        };
+        let served = Served::new(Fake::default());
+        let cli = served.cli(line);
+        let Command::Network(network::NetworkCommand::Rm(args)) = cli.command else { panic!("{line}") };
+        let client = crate::client::Client::connect(&cli.globals).await.unwrap();
+        assert!(network::rm::run_asking(args, &client, &ask).await.is_ok(), "{line}");
+        assert_eq!(*served.fake.removed.lock().unwrap(), removed, "{line} {yes}");
+        let questions = questions.into_inner().unwrap();
+        assert_eq!(questions.len(), asked, "{line}");
+        assert!(questions.iter().all(|q| q.starts_with("WARNING!") && q.contains("create --ingress")));
+    }
 }
 
 #[tokio::test]

@@ -42,7 +42,8 @@ pub(crate) struct CreateFlags {
     /// Mount, e.g. type=bind,source=/srv,target=/srv,readonly or type=tmpfs,target=/tmp
     #[arg(long, value_name = "MOUNT", value_parser = mount::parse)]
     mount: Vec<Mount>,
-    /// Network by name or id, or name=NET,alias=NAME,driver-opt=K=V; also host, bridge and none
+    /// Network by name or id, or name=NET,alias=NAME,driver-opt=K=V; also host, bridge (a way out) and none
+    /// [default: none, loopback only]
     #[arg(long, value_name = "NETWORK", value_parser = network::parse)]
     pub(crate) network: Vec<Wish>,
     /// Publish a port on all nodes: [IP:][published:]target[/tcp|udp|sctp], with ranges, or

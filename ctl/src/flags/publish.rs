@@ -85,15 +85,18 @@ fn long(text: &str) -> Result<Port, String> {
     Ok(port)
 }
 
+/// Behind Docker's words, which do not say it.
+const NUMBERS: &str = "a port is a number from 1 to 65535, or a range such as 8000-8010";
+
 fn short(text: &str) -> Result<Vec<Port>, String> {
     let (rest, word) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol(word)?;
     let (ip, published, target) = parts(rest)?;
     let host_ip = if ip.is_empty() { None } else { address(ip)? };
-    let targets = range(target).ok_or_else(|| format!("invalid containerPort: {target}"))?;
+    let targets = range(target).ok_or_else(|| format!("invalid containerPort: {target} ({NUMBERS})"))?;
     let published = match published {
         "" => None,
-        text => Some(range(text).ok_or_else(|| format!("invalid hostPort: {text}"))?),
+        text => Some(range(text).ok_or_else(|| format!("invalid hostPort: {text} ({NUMBERS})"))?),
     };
     let port = |published: u16, target: u16| Port {
         protocol,
@@ -200,7 +203,11 @@ mod tests {
             ("x", "invalid containerPort: x"),
             ("0", "invalid containerPort: 0"),
             ("8080:65536", "invalid containerPort: 65536"),
-            ("99999:80", "invalid hostPort: 99999"),
+            ("99999:80", "invalid hostPort: 99999 (a port is a number from 1 to 65535"),
+            (
+                "published=70000,target=80",
+                "invalid published port (70000): value must be a number up to 65535",
+            ),
             (":80", "a published port is expected"),
             ("80/icmp", "invalid protocol: icmp"),
             ("8000-8002:80-81", "invalid ranges"),

@@ -114,6 +114,19 @@ pub(super) fn networks(task: &TaskSpec) -> Vec<Value> {
     own.into_iter().chain(task.networks.iter().map(one)).collect()
 }
 
+/// How a task is connected, in a word or two. Docker has no such field: its tasks are at least on `bridge`.
+pub(crate) fn connected(task: &TaskSpec) -> String {
+    match (task.container.network, task.networks.len()) {
+        (ContainerNetwork::Host, _) => "host".into(),
+        // A published port or `bridge` gives a way out.
+        (ContainerNetwork::Loopback, 0) if !task.gateway => "loopback only".into(),
+        (ContainerNetwork::Loopback, 0) => "ingress".into(),
+        (ContainerNetwork::Bridge, 0) => "bridge".into(),
+        (ContainerNetwork::Loopback | ContainerNetwork::Bridge, 1) => "1 network".into(),
+        (ContainerNetwork::Loopback | ContainerNetwork::Bridge, n) => format!("{n} networks"),
+    }
+}
+
 /// Its end of the networks. Docker has no such part.
 pub(super) fn node(node: &Node, problems: &[v1::NetworkProblem]) -> Value {
     let about = &node.description.network;
@@ -126,6 +139,7 @@ pub(super) fn node(node: &Node, problems: &[v1::NetworkProblem]) -> Value {
     out.insert("Encryption".into(), encryption.into());
     out.insert("TunnelKeys".into(), about.keys.len().into());
     number(&mut out, "TunnelPort", about.tunnel_port.into());
+    list(&mut out, "Site", &about.site.iter().map(ToString::to_string).collect::<Vec<_>>());
     if !problems.is_empty() {
         let problem = |p: &v1::NetworkProblem| json!({"Subject": p.subject, "Text": p.text});
         out.insert("Problems".into(), problems.iter().map(problem).collect());
@@ -137,6 +151,7 @@ pub(super) fn node(node: &Node, problems: &[v1::NetworkProblem]) -> Value {
 mod tests {
     use expect_test::expect;
     use swarm_types::network::Subnet;
+    use swarm_types::site::{SiteKind, SitePrefix};
     use swarm_types::testing;
     use swarm_types::time::Timestamp;
 
@@ -238,6 +253,22 @@ mod tests {
     }
 
     #[test]
+    fn a_task_without_networks_has_loopback_only() {
+        let mut task = TaskSpec::default();
+        assert_eq!(connected(&task), "loopback only");
+        task.gateway = true;
+        assert_eq!(connected(&task), "ingress");
+        task.container.network = ContainerNetwork::Bridge;
+        assert_eq!(connected(&task), "bridge");
+        task.networks = vec![AttachmentSpec::default()];
+        assert_eq!(connected(&task), "1 network");
+        task.networks.push(AttachmentSpec::default());
+        assert_eq!(connected(&task), "2 networks");
+        task.container.network = ContainerNetwork::Host;
+        assert_eq!(connected(&task), "host");
+    }
+
+    #[test]
     fn nodes() {
         let mut node = testing::node("m1");
         node.status.addr = "192.168.0.1".into();
@@ -245,11 +276,14 @@ mod tests {
         node.description.network.keys = vec!["a".into(), "b".into()];
         (node.description.network.encryption, node.description.network.tunnel_port) =
             ("user space".into(), 4790);
+        let site = |kind, net: &str| SitePrefix { kind, net: net.parse().unwrap() };
+        node.description.network.site =
+            vec![site(SiteKind::Address, "192.168.0.1/24"), site(SiteKind::Resolver, "192.168.0.53/32")];
         let problem = v1::NetworkProblem { subject: "port 8080/tcp".into(), text: "held by nginx".into() };
         let object = inspect::node(&node, None, std::slice::from_ref(&problem));
         let sheet = pretty::node(&node, None, &[problem], Timestamp(0));
         let (from, to) = (sheet.find("Network:").unwrap(), sheet.find("Platform:").unwrap());
-        expect![[r#"{"Index":3,"EntryAddrs":["10.255.0.3"],"DataPathAddr":"192.168.0.1","Encryption":"user space","TunnelKeys":2,"TunnelPort":4790,"Problems":[{"Subject":"port 8080/tcp","Text":"held by nginx"}]}"#]].assert_eq(&object["Network"].to_string());
+        expect![[r#"{"Index":3,"EntryAddrs":["10.255.0.3"],"DataPathAddr":"192.168.0.1","Encryption":"user space","TunnelKeys":2,"TunnelPort":4790,"Site":["address 192.168.0.1/24","resolver 192.168.0.53"],"Problems":[{"Subject":"port 8080/tcp","Text":"held by nginx"}]}"#]].assert_eq(&object["Network"].to_string());
         expect![[r#"
             Network:
              Index:                 3

@@ -83,6 +83,7 @@ pub(crate) fn task(task: &Task, unfit: &[v1::NodeReason], networks: &[Network]) 
         );
     }
     out.insert("Status".into(), Value::Object(status));
+    out.insert("Network".into(), endpoint::connected(&task.spec).into());
     if !task.attachments.is_empty() {
         out.insert("NetworksAttachments".into(), endpoint::attachments(task, networks));
     }

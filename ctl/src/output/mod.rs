@@ -1,7 +1,7 @@
 //! Answers → text. Pure but for this file, which alone writes to the terminal.
 #![allow(clippy::print_stdout)]
 
-mod endpoint;
+pub(crate) mod endpoint;
 pub(crate) mod human;
 pub(crate) mod inspect;
 pub(crate) mod json;

@@ -1,19 +1,16 @@
 //! Who may make which call: the table of `swarm_proto::roles` and the list of removed nodes, asked
 //! for every single call, because connections outlive certificates, roles and memberships.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use swarm_proto::roles::{self, Caller};
 use swarm_types::id::{ClusterId, NodeId};
 use swarm_types::node::Role;
 use swarm_types::time::Timestamp;
 use tonic::Status;
-use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 
+use crate::gate::{Keeper, Request, Response};
 use crate::peer::Peer;
 
 /// What must be known of the cluster to let a call in.
@@ -69,54 +66,24 @@ fn refusal(peer: &Peer, path: &str) -> Status {
     }
 }
 
-/// Puts [`check`] before a service.
+/// Lets in what [`check`] allows.
 #[derive(Clone)]
-pub struct AuthorizeLayer {
-    members: Arc<dyn Membership>,
+pub(crate) struct Authorize {
+    pub(crate) members: Arc<dyn Membership>,
 }
 
-impl AuthorizeLayer {
-    /// Checks against `members`.
-    pub fn new(members: Arc<dyn Membership>) -> Self {
-        AuthorizeLayer { members }
-    }
-}
-
-impl<S> Layer<S> for AuthorizeLayer {
-    type Service = Authorize<S>;
-    fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, members: self.members.clone() }
-    }
-}
-
-/// A service behind [`check`].
-#[derive(Clone)]
-pub struct Authorize<S> {
-    inner: S,
-    members: Arc<dyn Membership>,
-}
-
-impl<S> Service<http::Request<Body>> for Authorize<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+impl Keeper for Authorize {
+    async fn answer<S>(self, mut service: S, request: Request) -> Result<Response, S::Error>
+    where
+        S: Service<Request, Response = Response, Future: Send, Error: Send> + Send,
+    {
         let verdict = match request.extensions().get::<Peer>() {
             Some(peer) => check(peer, request.uri().path(), self.members.as_ref()),
             None => Err(Status::unauthenticated("the connection does not say who calls")),
         };
         match verdict {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+            Ok(()) => service.call(request).await,
+            Err(status) => Ok(status.into_http()),
         }
     }
 }

@@ -1,10 +1,7 @@
 //! A manager that does not lead passes calls on to the one that does: as they are, without knowing
 //! what is in them, streams and all.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +13,9 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
+
+use crate::gate::{Keeper, Request, Response};
 
 /// Marks a call that was passed on once: it is not passed on again.
 pub(crate) const FORWARDED: &str = "swarm-forwarded";
@@ -53,67 +52,32 @@ pub trait Leadership: Send + Sync + 'static {
     fn channel(&self, addr: &str) -> Channel;
 }
 
-/// Puts forwarding before a service.
+/// Passes on what only the leader can answer, as `leadership` says.
 #[derive(Clone)]
-pub struct ForwardLayer {
-    leadership: Arc<dyn Leadership>,
+pub(crate) struct Forward {
+    pub(crate) leadership: Arc<dyn Leadership>,
 }
 
-impl ForwardLayer {
-    /// Forwards as `leadership` says.
-    pub fn new(leadership: Arc<dyn Leadership>) -> Self {
-        ForwardLayer { leadership }
-    }
-}
-
-impl<S> Layer<S> for ForwardLayer {
-    type Service = Forward<S>;
-    fn layer(&self, inner: S) -> Forward<S> {
-        Forward { inner, leadership: self.leadership.clone() }
-    }
-}
-
-/// A service that forwards what it cannot answer.
-#[derive(Clone)]
-pub struct Forward<S> {
-    inner: S,
-    leadership: Arc<dyn Leadership>,
-}
-
-impl<S> Service<http::Request<Body>> for Forward<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+impl Keeper for Forward {
+    async fn answer<S>(self, mut service: S, request: Request) -> Result<Response, S::Error>
+    where
+        S: Service<Request, Response = Response, Future: Send, Error: Send> + Send,
+    {
         let path = request.uri().path();
-        if !LEADERS.iter().any(|prefix| path.starts_with(prefix)) {
-            return Box::pin(self.inner.call(request));
+        match LEADERS.iter().any(|prefix| path.starts_with(prefix)) {
+            true => route(service, self.leadership, request).await,
+            false => service.call(request).await,
         }
-        // The clone that was polled ready is the one to call.
-        let clone = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, clone);
-        let leadership = self.leadership.clone();
-        Box::pin(route(ready, leadership, request))
     }
 }
 
 async fn route<S>(
     mut inner: S,
     leadership: Arc<dyn Leadership>,
-    request: http::Request<Body>,
-) -> Result<http::Response<Body>, S::Error>
+    request: Request,
+) -> Result<Response, S::Error>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<Request, Response = Response>,
 {
     let forwarded = request.headers().contains_key(FORWARDED);
     let mut request = match Attempts::of(request).await {
@@ -155,14 +119,14 @@ struct Lost {
 /// A call that is passed on: more than once if it only reads, or if it did not get there.
 struct Attempts {
     reads: bool,
-    whole: Option<http::Request<Body>>,
+    whole: Option<Request>,
     kept: Option<(http::request::Parts, Bytes)>,
     until: Instant,
 }
 
 impl Attempts {
     /// Keeps the bytes of all calls but those that stream: they are small.
-    async fn of(request: http::Request<Body>) -> Result<Attempts, Status> {
+    async fn of(request: Request) -> Result<Attempts, Status> {
         let until = Instant::now() + READ_PATIENCE;
         let rpc = request.uri().path().rsplit('/').next().unwrap_or_default();
         let reads = rpc.starts_with("Get") || rpc.starts_with("List");
@@ -181,7 +145,7 @@ impl Attempts {
         self.kept.is_some() && (self.reads || !sent) && Instant::now() < self.until
     }
 
-    fn next(&mut self) -> http::Request<Body> {
+    fn next(&mut self) -> Request {
         match (&self.kept, self.whole.take()) {
             (Some((parts, bytes)), _) => {
                 http::Request::from_parts(parts.clone(), Body::new(Full::new(bytes.clone())))
@@ -192,11 +156,7 @@ impl Attempts {
     }
 }
 
-async fn pass_on(
-    channel: &Channel,
-    addr: &str,
-    mut request: http::Request<Body>,
-) -> Result<http::Response<Body>, Lost> {
+async fn pass_on(channel: &Channel, addr: &str, mut request: Request) -> Result<Response, Lost> {
     request.headers_mut().insert(FORWARDED, HeaderValue::from_static("1"));
     // What this connection proved says nothing to the next.
     request.extensions_mut().clear();

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod control_api;
 pub mod dispatcher;
 pub mod forward;
+mod gate;
 pub mod images;
 pub mod leader;
 pub mod logs;

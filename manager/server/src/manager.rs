@@ -24,13 +24,14 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tower::ServiceBuilder;
 
-use crate::authorize::{AuthorizeLayer, Membership};
+use crate::authorize::{Authorize, Membership};
 use crate::ca::CaApi;
 use crate::codec;
 use crate::commands::CommandHub;
 use crate::control_api::ControlApi;
 use crate::dispatcher::{DispatcherApi, Sessions};
-use crate::forward::{ForwardLayer, Leadership, Target};
+use crate::forward::{Forward, Leadership, Target};
+use crate::gate::GateLayer;
 use crate::images::Transfers;
 use crate::leader::LeaderLine;
 use crate::network_problems::NetworkProblems;
@@ -417,8 +418,8 @@ impl Manager {
         let membership: Arc<dyn Membership> = shared.clone();
         let leadership: Arc<dyn Leadership> = shared.clone();
         let layered = ServiceBuilder::new()
-            .layer(AuthorizeLayer::new(membership))
-            .layer(ForwardLayer::new(leadership))
+            .layer(GateLayer(Authorize { members: membership }))
+            .layer(GateLayer(Forward { leadership }))
             .service(routes);
         calls(layered)
     }

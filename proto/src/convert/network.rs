@@ -10,6 +10,7 @@ use swarm_types::network::{
     Attachment, AttachmentSpec, Network, NetworkDriver, NetworkSpec, Subnet, SubnetSpec,
 };
 use swarm_types::node::NetworkDescription;
+use swarm_types::site::{SiteKind, SitePrefix};
 use swarm_types::time::Timestamp;
 
 use super::{Malformed, id, nested, required};
@@ -342,6 +343,7 @@ impl From<&NetworkDescription> for v1::NetworkDescription {
             tunnel_port: d.tunnel_port.into(),
             encryption: d.encryption.clone(),
             data_addr: maybe_text(d.data_addr),
+            site: d.site.iter().map(Into::into).collect(),
         }
     }
 }
@@ -354,6 +356,31 @@ impl TryFrom<v1::NetworkDescription> for NetworkDescription {
             tunnel_port: short(d.tunnel_port, "tunnel_port")?,
             encryption: d.encryption,
             data_addr: maybe_addr(&d.data_addr, "data_addr")?,
+            site: d.site.into_iter().map(SitePrefix::try_from).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<&SitePrefix> for v1::SitePrefix {
+    fn from(p: &SitePrefix) -> Self {
+        let kind = match p.kind {
+            SiteKind::Address => v1::site_prefix::Kind::Address,
+            SiteKind::Resolver => v1::site_prefix::Kind::Resolver,
+            SiteKind::Route => v1::site_prefix::Kind::Route,
+        };
+        v1::SitePrefix { kind: kind.into(), net: p.net.to_string() }
+    }
+}
+
+impl TryFrom<v1::SitePrefix> for SitePrefix {
+    type Error = Malformed;
+    fn try_from(p: v1::SitePrefix) -> Result<Self, Malformed> {
+        let kind = v1::site_prefix::Kind::try_from(p.kind).map_err(|e| Malformed::new("site", e))?;
+        let kind = match kind {
+            v1::site_prefix::Kind::Address => SiteKind::Address,
+            v1::site_prefix::Kind::Resolver => SiteKind::Resolver,
+            v1::site_prefix::Kind::Route => SiteKind::Route,
+        };
+        Ok(SitePrefix { kind, net: net(&p.net, "site")? })
     }
 }

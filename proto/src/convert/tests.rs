@@ -21,6 +21,7 @@ use swarm_types::placement::{Constraint, Platform};
 use swarm_types::policy::{FailureAction, RestartCondition, UpdateOrder};
 use swarm_types::resources::{Limits, Resources};
 use swarm_types::service::{Mode, Service, ServiceSpec, UpdateState, UpdateStatus};
+use swarm_types::site::{SiteKind, SitePrefix};
 use swarm_types::task::{Attempt, ContainerStatus, Task, TaskSpec, TaskStatus};
 use swarm_types::task_state::TaskState;
 use swarm_types::time::Timestamp;
@@ -188,6 +189,9 @@ fn full_node() -> Node {
         tunnel_port: 4790,
         encryption: "user space".into(),
         data_addr: Some("192.0.2.1".parse().unwrap()),
+        site: [(SiteKind::Resolver, "10.0.0.2/32"), (SiteKind::Route, "fd00::/48")]
+            .map(|(kind, net)| SitePrefix { kind, net: net.parse().unwrap() })
+            .to_vec(),
     };
     node
 }

@@ -923,6 +923,58 @@ pub struct NetworkDescription {
     pub encryption: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub data_addr: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "5")]
+    pub site: ::prost::alloc::vec::Vec<SitePrefix>,
+}
+/// Addresses that a host uses outside of the cluster's networks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SitePrefix {
+    #[prost(enumeration = "site_prefix::Kind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub net: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `SitePrefix`.
+pub mod site_prefix {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Address = 0,
+        Resolver = 1,
+        Route = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Address => "ADDRESS",
+                Self::Resolver => "RESOLVER",
+                Self::Route => "ROUTE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ADDRESS" => Some(Self::Address),
+                "RESOLVER" => Some(Self::Resolver),
+                "ROUTE" => Some(Self::Route),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeStatus {
@@ -1144,6 +1196,9 @@ pub struct InitResponse {
     pub worker_token: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub manager_addr: ::prost::alloc::string::String,
+    /// What a user should know of it, though it was not refused.
+    #[prost(string, repeated, tag = "4")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinRequest {

@@ -5,12 +5,14 @@ mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use swarm_types::id::{NetworkId, TaskId};
 use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
 use swarm_types::node::NetworkDescription;
+use swarm_types::site::SitePrefix;
 use swarm_worker_agent::executor::{ExecError, NetworkStatus};
 use swarm_worker_core::network::ground::Facts;
 use swarm_worker_core::network::kernel::{Place, Plan};
@@ -27,6 +29,7 @@ use crate::keys::Keys;
 use crate::names::Names;
 use crate::plane::Settings;
 use crate::record::Records;
+use crate::site;
 use crate::tunnel::{Keeper, chain};
 
 /// How often the host is looked at for what nobody tells: other addresses and packet sizes, a port that
@@ -74,6 +77,9 @@ pub(crate) struct Engine {
     names: Names,
     holds: Holds,
     facts: Facts,
+    /// The file that names the host's resolvers.
+    resolv_conf: PathBuf,
+    site: Vec<SitePrefix>,
     tasks: Arc<Tasks>,
     set: Arc<NetworkSet>,
     /// A set was told: before that nothing is touched.
@@ -111,6 +117,8 @@ impl Engine {
             names: Names::new(names),
             holds: Holds::default(),
             facts: Facts::default(),
+            site: site::look(&settings.resolv_conf),
+            resolv_conf: settings.resolv_conf.clone(),
             tasks,
             set: Arc::default(),
             told: false,
@@ -123,7 +131,7 @@ impl Engine {
             set_out,
             status,
         };
-        // The keys are to be known when the node registers.
+        // The keys, and what the host uses, are to be known when the node registers.
         engine.publish();
         engine
     }
@@ -310,6 +318,8 @@ impl Engine {
         for (id, done) in std::mem::take(&mut self.late) {
             self.finish(Waiting::Attached(id, done)).await;
         }
+        // Also of a node that is in no cluster yet: it may found one.
+        self.site = site::look(&self.resolv_conf);
         if self.set.own.is_none() {
             return;
         }
@@ -364,6 +374,7 @@ impl Engine {
             tunnel_port: self.tunnel.port(),
             encryption: Keeper::encryption().into(),
             data_addr: self.data_addr,
+            site: self.site.clone(),
         };
         let now = NetworkStatus { problems, description };
         self.status.send_if_modified(|status| {

@@ -29,7 +29,7 @@ fn device_with(addr: IpAddr) -> Option<String> {
     all.find(|one| one.address.as_ref().and_then(ip) == Some(addr)).map(|one| one.interface_name)
 }
 
-fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
+pub(crate) fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = addr.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
     v4.or_else(|| addr.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }

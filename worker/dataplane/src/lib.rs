@@ -19,6 +19,7 @@ mod keys;
 mod names;
 mod proxy;
 mod record;
+mod site;
 mod sys;
 mod tunnel;
 

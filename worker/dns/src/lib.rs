@@ -44,6 +44,7 @@ mod wire;
 mod world;
 pub mod zone;
 
+pub use resolv_conf::resolvers;
 pub use server::{Counters, Server, Settings, Sockets};
 pub use world::{Attachments, TTL};
 pub use zone::Zone;

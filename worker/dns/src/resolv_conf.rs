@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 /// As many as libc takes (resolv.conf(5)).
@@ -41,13 +41,19 @@ impl ResolvConf {
     }
 
     /// The file.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     fn read(&self) -> io::Result<Vec<SocketAddr>> {
         Ok(parse(&fs::read_to_string(&self.path)?, self.port))
     }
+}
+
+/// The addresses of the servers that a file names, in its order; none if it cannot be read.
+pub fn resolvers(path: &Path) -> Vec<IpAddr> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    parse(&text, 53).iter().map(SocketAddr::ip).collect()
 }
 
 fn parse(text: &str, port: u16) -> Vec<SocketAddr> {

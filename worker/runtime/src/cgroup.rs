@@ -143,6 +143,18 @@ impl Controllers {
         self.with(controller).is_some()
     }
 
+    /// `1`, `2`, `hybrid` (controllers in version 1, version 2 beside them; Docker says 1 to that), or nothing
+    /// if there are no control groups.
+    pub fn version(&self) -> &'static str {
+        let any = |version| self.hierarchies.iter().any(|h| h.version == version);
+        match (any(Version::V1), any(Version::V2)) {
+            (true, true) => "hybrid",
+            (true, false) => "1",
+            (false, true) => "2",
+            (false, false) => "",
+        }
+    }
+
     /// Makes the group below which all our containers live, in every hierarchy.
     ///
     /// # Errors
@@ -358,7 +370,7 @@ mod tests {
     #[test]
     fn hybrid_uses_version_1_and_drops_what_is_missing() {
         let found = Controllers::from_mounts(HYBRID, |_| "hugetlb\n".to_owned());
-        assert_eq!(found.hierarchies.len(), 4);
+        assert_eq!((found.hierarchies.len(), found.version()), (4, "hybrid"));
         let (plan, warnings) = found.plan("/swarmd", "c1", limits());
         assert_eq!(warnings, ["pids limit dropped: no pids controller here"]);
         assert_eq!(plan.groups[0].dir, Path::new("/sys/fs/cgroup/cpu,cpuacct/swarmd/c1"));
@@ -378,7 +390,7 @@ mod tests {
         let found = Controllers::from_mounts(line, |_| "cpuset cpu io memory pids\n".to_owned());
         let (plan, warnings) = found.plan("/a/b", "c1", limits());
         assert!(warnings.is_empty());
-        assert_eq!(plan.groups.len(), 1);
+        assert_eq!((plan.groups.len(), found.version()), (1, "2"));
         assert_eq!(plan.groups[0].dir, Path::new("/sys/fs/cgroup/a/b/c1"));
         let writes: Vec<_> = plan.groups[0].writes.iter().map(|(f, v)| format!("{f}={v}")).collect();
         assert_eq!(writes, ["cpu.max=150000 100000", "memory.max=4096", "memory.swap.max=0", "pids.max=7"]);
@@ -388,6 +400,10 @@ mod tests {
     fn without_control_groups_every_limit_is_dropped() {
         let (plan, warnings) = Controllers::default().plan("/p", "c", limits());
         assert_eq!((plan, warnings.len()), (CgroupPlan::default(), 3));
+        assert_eq!(Controllers::default().version(), "");
+        let old: String =
+            HYBRID.lines().filter(|l| !l.contains("cgroup2")).map(|l| format!("{l}\n")).collect();
+        assert_eq!(Controllers::from_mounts(&old, |_| String::new()).version(), "1");
     }
 
     #[test]

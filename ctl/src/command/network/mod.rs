@@ -1,11 +1,12 @@
 //! `swarmctl network …`.
 
 mod check;
+mod confirm;
 mod create;
 mod inspect;
 mod ls;
 mod prune;
-mod rm;
+pub(super) mod rm;
 mod trace;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,8 @@
 //! `swarmctl network prune`.
 
-use std::io::BufRead;
-
 use swarm_types::network::Network;
 
+use super::confirm::confirmed;
 use crate::client::Client;
 use crate::error::{Failure, Outcome};
 use crate::flags::filter::Filters;
@@ -19,8 +18,7 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
-const WARNING: &str = "WARNING! This will remove all custom networks not used by at least one service.\n\
-                       Are you sure you want to continue? [y/N] ";
+const WARNING: &str = "WARNING! This will remove all custom networks not used by at least one service.";
 
 pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
     let filters = Filters::parse(&args.filter, &["label", "label!"])?;
@@ -55,32 +53,25 @@ fn fits(network: &Network, filters: &Filters) -> bool {
     !network.spec.ingress && filters.labels("label", labels) && filters.any("label!", none)
 }
 
-/// False: something is on it, or somebody else was faster.
+/// False: something is on it, or somebody else was faster. What keeps a network that no service is on any
+/// more is told.
 async fn prune(client: &Client, network: &Network) -> Outcome<bool> {
-    let found = super::get(client, network.id.as_str()).await;
-    let used = match found {
-        Ok((_, on)) => !on.services.is_empty() || !on.tasks.is_empty(),
+    let tasks = match super::get(client, network.id.as_str()).await {
+        Ok((_, on)) if !on.services.is_empty() => return Ok(false),
+        Ok((_, on)) => on.tasks.len(),
         Err(Failure::NotFound(_)) => return Ok(false),
         Err(failure) => return Err(failure),
     };
-    if used {
-        return Ok(false);
-    }
     match super::rm::remove(client, network.id.as_str()).await {
         Ok(()) => Ok(true),
         Err(Failure::NotFound(_)) => Ok(false),
+        // The manager's words: they name the tasks. They may have ended meanwhile: then it is gone.
+        Err(Failure::Refused(why)) if tasks > 0 => {
+            output::note(&format!("Kept: {why}"));
+            Ok(false)
+        }
         Err(failure) => Err(failure),
     }
-}
-
-/// Asks; anything but yes is no, and so is the end of the input.
-fn confirmed(question: &str) -> Outcome<bool> {
-    output::text(question);
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| Failure::io("read the answer", &e))?;
-    output::text(if answer.is_empty() { "\n" } else { "" });
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use swarm_proto::v1::RemoveNetworkRequest;
 
+use super::confirm::confirmed;
 use crate::client::Client;
 use crate::error::{Failure, Outcome, Several};
 use crate::flags::network::predefined;
@@ -9,16 +10,33 @@ use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Do not complain about networks that are not there
+    /// Do not complain about networks that are not there, and do not ask before the ingress network goes
     #[arg(short, long)]
     force: bool,
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
 
+const WARNING: &str = "WARNING! This removes the routing mesh: no service can publish a port on all nodes until \
+                       there is another ingress network (`network create --ingress`). All nodes should run the \
+                       same version, so that each of them takes the old one away.";
+
 pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
+    run_asking(args, client, &confirmed).await
+}
+
+/// As [`run`]; `confirmed` asks.
+pub(crate) async fn run_asking(
+    args: Args,
+    client: &Client,
+    confirmed: &(dyn Fn(&str) -> Outcome<bool> + Sync),
+) -> Outcome {
     let mut several = Several::new();
     for reference in &args.networks {
+        if !args.force && is_ingress(client, reference).await && !confirmed(WARNING)? {
+            output::note(&format!("Kept: network {reference}"));
+            continue;
+        }
         match remove(client, reference).await {
             Err(Failure::NotFound(_)) if args.force => {}
             removed => {
@@ -29,6 +47,12 @@ pub(crate) async fn run(args: Args, client: &Client) -> Outcome {
         }
     }
     several.finish()
+}
+
+/// What cannot be asked for is left to the removal to complain about.
+async fn is_ingress(client: &Client, reference: &str) -> bool {
+    predefined(reference).is_none()
+        && super::get(client, reference).await.is_ok_and(|(network, _)| network.spec.ingress)
 }
 
 /// Removes one.

@@ -58,6 +58,7 @@ pub(crate) async fn run(args: Args, globals: &Globals) -> Outcome {
          To add a manager to this swarm, run 'swarmctl join-token manager' and follow the instructions.\n",
         answer.node_id, answer.worker_token, answer.manager_addr
     ));
+    output::warnings(&answer.warnings);
     Ok(())
 }
 

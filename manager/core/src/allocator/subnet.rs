@@ -1,10 +1,11 @@
 //! Subnet: the address space of a new network, and its number.
 //!
-//! Reads:   the cluster's pools, all networks, the nodes' addresses.
+//! Reads:   the cluster's pools, all networks, the nodes' addresses, what their hosts use.
 //! Writes:  nothing.
-//! Never:   gives two networks addresses that overlap (D16).
+//! Never:   gives two networks addresses that overlap (D16), or chooses a node's own address.
 //! Start:   [`subnets`], [`next_vni`].
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
@@ -12,6 +13,7 @@ use swarm_types::cluster::ClusterSpec;
 use swarm_types::defaults;
 use swarm_types::id::{ClusterId, IdSource, NetworkId, Seed};
 use swarm_types::network::{Network, NetworkDriver, NetworkSpec, Subnet, SubnetSpec};
+use swarm_types::site::{self, SitePrefix, overlap};
 
 use super::address::{addr_of, number};
 use super::range::RangeSet;
@@ -130,28 +132,44 @@ fn overlaps(view: &View, asked: &IpNet) -> Result<(), NoSubnet> {
     Ok(())
 }
 
-/// They have an address in common.
-pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
 fn settings(view: &View) -> ClusterSpec {
     view.cluster().map(|c| c.spec.clone()).unwrap_or_default()
+}
+
+/// How much of what hosts use new subnets stay clear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// All of it.
+    Everything,
+    /// What is certainly there: their addresses and resolvers. Of a site that routes the whole pool to
+    /// somewhere (10.0.0.0/8, say) most may be unused.
+    Addresses,
+}
+
+/// The first choice stays clear of everything that a host uses; if nothing is left then, of addresses.
+fn careful(choose: impl Fn(Care) -> Option<IpNet>) -> Option<IpNet> {
+    choose(Care::Everything).or_else(|| choose(Care::Addresses))
 }
 
 fn from_pools_v4(view: &View, spec: &NetworkSpec) -> Result<IpNet, NoSubnet> {
     let settings = settings(view);
     let usual = settings.address_pools == [defaults::address_pool()];
-    let ingress = defaults::ingress_subnet();
-    let used = used(view, true, &[IpNet::V4(defaults::tunnel_net()), ingress]);
-    if spec.ingress && usual && overlaps(view, &ingress).is_ok() {
-        return Ok(ingress);
-    }
     let pools = || settings.address_pools.iter().filter(|pool| pool.addr().is_ipv4());
-    pools().find_map(|pool| free_block(&used, pool, settings.subnet_size)).ok_or_else(|| {
-        let pools: Vec<String> = pools().map(ToString::to_string).collect();
-        NoSubnet::Exhausted { size: settings.subnet_size, pools: pools.join(", ") }
-    })
+    let chosen = careful(|care| {
+        if let (true, true) = (spec.ingress, usual) {
+            let used = used(view, true, &[IpNet::V4(defaults::tunnel_net())], care);
+            let usually = defaults::ingress_subnet();
+            let large = Some(usually).filter(|net| is_free(&used, net));
+            if let Some(net) =
+                large.or_else(|| last_block(&used, &pools().next().copied()?, usually.prefix_len()))
+            {
+                return Some(net);
+            }
+        }
+        let used = used(view, true, &[IpNet::V4(defaults::tunnel_net()), defaults::ingress_subnet()], care);
+        pools().find_map(|pool| free_block(&used, pool, settings.subnet_size))
+    });
+    chosen.ok_or_else(|| exhausted(settings.subnet_size, pools()))
 }
 
 fn from_pools_v6(view: &View) -> Result<IpNet, NoSubnet> {
@@ -161,11 +179,16 @@ fn from_pools_v6(view: &View) -> Result<IpNet, NoSubnet> {
     if pools.is_empty() {
         pools.push(unique_local(view.cluster().map_or(ClusterId::default(), |c| c.id)));
     }
-    let used = used(view, false, &[]);
-    pools.iter().find_map(|pool| free_block(&used, pool, V6_SIZE)).ok_or_else(|| {
-        let pools: Vec<String> = pools.iter().map(ToString::to_string).collect();
-        NoSubnet::Exhausted { size: V6_SIZE, pools: pools.join(", ") }
-    })
+    let chosen = careful(|care| {
+        let used = used(view, false, &[], care);
+        pools.iter().find_map(|pool| free_block(&used, pool, V6_SIZE))
+    });
+    chosen.ok_or_else(|| exhausted(V6_SIZE, pools.iter()))
+}
+
+fn exhausted<'a>(size: u8, pools: impl Iterator<Item = &'a IpNet>) -> NoSubnet {
+    let pools: Vec<String> = pools.map(ToString::to_string).collect();
+    NoSubnet::Exhausted { size, pools: pools.join(", ") }
 }
 
 /// The cluster's own /48 of unique local addresses (RFC 4193): its 40 random bits are a hash of the
@@ -181,22 +204,36 @@ pub(crate) fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What new subnets must stay clear of: networks, `others`, and the nodes' own addresses.
-fn used(view: &View, v4: bool, others: &[IpNet]) -> RangeSet {
-    let mut used = RangeSet::default();
-    let nets = view.networks().flat_map(|n| n.subnets.iter().map(|s| s.net)).chain(others.iter().copied());
-    for net in nets.filter(|net| net.addr().is_ipv4() == v4) {
-        used.insert_all(number(net.network()), number(net.broadcast()));
-    }
+/// What new subnets must stay clear of: networks, `others`, the nodes' own addresses, and what their
+/// hosts use.
+fn used(view: &View, v4: bool, others: &[IpNet], care: Care) -> RangeSet {
+    let networks = view.networks().flat_map(|n| n.subnets.iter().map(|s| s.net));
+    let mut nets: BTreeSet<IpNet> = networks.chain(others.iter().copied()).collect();
     for node in view.nodes() {
-        let seen = node.status.addr.parse::<IpAddr>().ok();
-        for addr in seen.into_iter().chain(node.description.network.data_addr) {
-            if addr.is_ipv4() == v4 {
-                used.insert(number(addr));
-            }
+        let site = &node.description.network.site;
+        nets.extend(
+            site::own_addrs(node).chain(site.iter().filter_map(SitePrefix::certain)).map(IpNet::from),
+        );
+        if care == Care::Everything {
+            nets.extend(site.iter().map(SitePrefix::whole));
         }
     }
+    let mut used = RangeSet::default();
+    for net in nets.iter().filter(|net| net.addr().is_ipv4() == v4) {
+        used.insert_all(number(net.network()), number(net.broadcast()));
+    }
     used
+}
+
+fn is_free(used: &RangeSet, net: &IpNet) -> bool {
+    used.last_overlap(number(net.network()), number(net.broadcast())).is_none()
+}
+
+/// The highest block of `size` in `pool` that is wholly free: far from those that networks get.
+fn last_block(used: &RangeSet, pool: &IpNet, size: u8) -> Option<IpNet> {
+    let mut blocks: Vec<IpNet> = pool.subnets(size).ok()?.collect();
+    blocks.reverse();
+    blocks.into_iter().find(|block| is_free(used, block))
 }
 
 /// The lowest block of `size` in `pool` that is wholly free.

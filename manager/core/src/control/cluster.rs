@@ -53,13 +53,14 @@ pub fn found(draft: &mut Draft, founding: Founding) -> Result<(), Denied> {
         key_epoch_at: draft.now(),
         ..Cluster::default()
     });
-    let ingress = subnet::ingress(draft, founding.cluster);
-    draft.put_network(ingress.map_err(|e| Denied::Precondition(e.to_string()))?);
     draft.put_node(Node {
         description: founding.description,
         manager: Some(founding.membership),
         ..new_node(founding.node, Role::Manager, founding.availability, String::new())
     });
+    // After the node: it stays clear of what the node's host uses.
+    let ingress = subnet::ingress(draft, founding.cluster);
+    draft.put_network(ingress.map_err(|e| Denied::Precondition(e.to_string()))?);
     Ok(())
 }
 

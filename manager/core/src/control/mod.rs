@@ -14,6 +14,7 @@ pub mod node;
 pub mod reach;
 pub mod resolve;
 pub mod service;
+pub mod site;
 
 use swarm_types::valid::Invalid;
 

@@ -5,12 +5,12 @@
 //! Never:   gives addresses to anybody: the allocator follows.
 //! Start:   [`create`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use swarm_types::endpoint::PublishMode;
 use swarm_types::id::NetworkId;
 use swarm_types::network::{Network, NetworkSpec};
+use swarm_types::node::NodeState;
 use swarm_types::service::Service;
 use swarm_types::task::Task;
 use swarm_types::valid;
@@ -24,7 +24,7 @@ use crate::store::{Draft, View};
 ///
 /// # Errors
 /// The spec is invalid; the name is taken; there is an ingress network already; a subnet overlaps with
-/// another network's; the pools are exhausted.
+/// another network's, or holds a node's own address; the pools are exhausted.
 pub fn create(draft: &mut Draft, spec: NetworkSpec, ctx: &mut Context<'_>) -> Result<NetworkId, Denied> {
     valid::network(&spec)?;
     if let Some(other) = draft.network_by_name(&spec.annotations.name) {
@@ -37,6 +37,7 @@ pub fn create(draft: &mut Draft, spec: NetworkSpec, ctx: &mut Context<'_>) -> Re
     }
     let id = NetworkId::new(ctx.ids.next_id());
     let network = subnet::network(draft, id, spec).map_err(|e| Denied::Precondition(e.to_string()))?;
+    super::site::refuse(draft, &network)?;
     draft.put_network(network);
     Ok(id)
 }
@@ -59,9 +60,12 @@ pub fn remove(draft: &mut Draft, id: &NetworkId) -> Result<(), Denied> {
         let service = &service.spec.annotations.name;
         return Err(Denied::Precondition(format!("network {name} is in use by service {service}")));
     }
-    if let Some(task) = tasks_on(draft, id).next() {
-        let task = task.name();
-        return Err(Denied::Precondition(format!("network {name} is in use by task {task}")));
+    let tasks: Vec<&Arc<Task>> = tasks_on(draft, id).collect();
+    if !tasks.is_empty() {
+        return Err(Denied::Precondition(format!(
+            "network {name} is in use by {}",
+            still_there(draft, &tasks)
+        )));
     }
     draft.delete_network(id);
     Ok(())
@@ -69,6 +73,32 @@ pub fn remove(draft: &mut Draft, id: &NetworkId) -> Result<(), Denied> {
 
 fn needs_ingress(service: &Arc<Service>) -> bool {
     service.spec.endpoint.ports.iter().any(|p| p.mode == PublishMode::Ingress)
+}
+
+/// The tasks that keep a network, in words: how many, some of them by name, where they hang, what to do.
+fn still_there(view: &View, tasks: &[&Arc<Task>]) -> String {
+    const SHOWN: usize = 5;
+    let name = |task: &&Arc<Task>| match view.node(&task.node) {
+        Some(node) if node.status.state == NodeState::Down => {
+            format!("{} (its node {} is down)", task.name(), node.display_name())
+        }
+        Some(_) | None => task.name(),
+    };
+    let mut names = tasks.iter().take(SHOWN).map(name).collect::<Vec<_>>().join(", ");
+    if tasks.len() > SHOWN {
+        names += &format!(" and {} more", tasks.len() - SHOWN);
+    }
+    let hang = tasks.iter().any(|t| view.node(&t.node).is_some_and(|n| n.status.state == NodeState::Down));
+    let then = match hang {
+        true => "they end when their node is back, or is removed (`node rm`)",
+        false => "try again in a moment",
+    };
+    match (tasks.iter().any(|task| task.is_wanted()), tasks.len()) {
+        (true, 1) => format!("task {names}"),
+        (true, _) => format!("tasks {names}"),
+        (false, 1) => format!("1 task that is still stopping: {names}; {then}"),
+        (false, n) => format!("{n} tasks that are still stopping: {names}; {then}"),
+    }
 }
 
 /// The services that want to be on a network, by id. Of the ingress network: those that publish.
@@ -86,17 +116,7 @@ pub fn tasks_on<'a>(view: &'a View, id: &NetworkId) -> impl Iterator<Item = &'a 
 
 /// What a user should know of a new network, though it is not refused.
 pub fn warnings(view: &View, network: &Network) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let addr = |n: &swarm_types::node::Node| {
-        let seen = n.status.addr.parse::<IpAddr>().ok();
-        seen.into_iter().chain(n.description.network.data_addr).collect::<Vec<_>>()
-    };
-    for subnet in &network.subnets {
-        if let Some(node) = view.nodes().find(|n| addr(n).iter().any(|a| subnet.net.contains(a))) {
-            let (net, name) = (subnet.net, node.display_name());
-            warnings.push(format!("subnet {net} holds the address of node {name}: tasks cannot reach it"));
-        }
-    }
+    let mut warnings = super::site::warnings(view, network);
     if super::reach::encrypts(&network.spec) {
         warnings.extend(super::reach::cannot_encrypt(view));
     }

@@ -79,21 +79,25 @@ pub(super) fn check(
         reference => control::resolve::network(view, reference).map_err(|e| denied(&e))?.id,
     };
     let each: Vec<_> =
-        view.nodes().map(|node| Box::pin(check_node(&shared.commands, node, network))).collect();
+        view.nodes().map(|node| Box::pin(check_node(&shared.commands, view, node, network))).collect();
     let answers: stream::FuturesUnordered<_> = each.into_iter().collect();
     Ok(answers.map(Ok).boxed())
 }
 
 fn check_node(
     hub: &CommandHub,
+    view: &View,
     node: &Node,
     network: NetworkId,
 ) -> impl Future<Output = v1::NodeNetworkCheck> + Send + use<> {
     let command = v1::CheckNodeNetworks { network_id: network.to_string() };
     let running = hub.run(node.id, Command::CheckNetworks(command));
+    let asked = view.networks().filter(|n| network == NetworkId::default() || n.id == network);
+    let hidden = control::site::problems(asked.map(AsRef::as_ref), node);
     let blank = v1::NodeNetworkCheck {
         node_id: node.id.to_string(),
         node_name: node.display_name().to_owned(),
+        problems: hidden.iter().map(Into::into).collect(),
         ..v1::NodeNetworkCheck::default()
     };
     let down = node.status.state != NodeState::Ready;
@@ -116,9 +120,10 @@ fn check_node(
         match tokio::time::timeout(CHECK_PATIENCE, answer).await {
             Ok(Some(report)) => v1::NodeNetworkCheck {
                 differences: report.differences,
-                problems: report.problems,
+                problems: blank.problems.into_iter().chain(report.problems).collect(),
                 error: report.error,
-                ..blank
+                node_id: blank.node_id,
+                node_name: blank.node_name,
             },
             Ok(None) => failed("the node went away".into(), blank),
             Err(_) => failed(format!("the node did not answer within {CHECK_PATIENCE:?}"), blank),

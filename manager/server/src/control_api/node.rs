@@ -42,7 +42,10 @@ pub(super) fn get(
     request: &v1::GetNodeRequest,
 ) -> Result<v1::GetNodeResponse, Status> {
     let node = resolve(view, &request.reference)?;
-    Ok(v1::GetNodeResponse { entry: Some(entry(shared, node)) })
+    let mut entry = entry(shared, node);
+    let hidden = control::site::problems(view.networks().map(AsRef::as_ref), node);
+    entry.network_problems.extend(hidden.iter().map(Into::into));
+    Ok(v1::GetNodeResponse { entry: Some(entry) })
 }
 
 pub(super) async fn update(

@@ -40,7 +40,20 @@ struct Entry {
     addr: String,
     /// Whom a task sees when the node itself calls 127.0.0.1, or a task on it calls the node.
     own: Vec<IpAddr>,
+    outside: Vec<(&'static str, Outside)>,
     ready: bool,
+}
+
+/// Whom a task sees when somebody outside calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outside {
+    /// The client itself.
+    Client,
+    /// The node: it carries the connection on (an ingress network without IPv6 has no way for the client's
+    /// address).
+    Node(IpAddr),
+    /// Nobody: such a connection leads nowhere.
+    Nobody,
 }
 
 /// A task that gets connections.
@@ -84,7 +97,8 @@ impl Way {
             let known = networks.iter().find(|network| network.id == *id);
             known.map_or_else(|| id.to_string(), |network| network.spec.annotations.name.clone())
         };
-        let mut entries: Vec<Entry> = world.nodes.iter().filter(is_entry).map(|n| enter(n, &port)).collect();
+        let enter = |node: &Node| world.enter(node, &port);
+        let mut entries: Vec<Entry> = world.nodes.iter().filter(is_entry).map(enter).collect();
         entries.sort_by(|a, b| a.node.cmp(&b.node));
         Ok(Way {
             service: spec.annotations.name.clone(),
@@ -107,7 +121,7 @@ impl Way {
         let entry = |e: &Entry| {
             json!({
                 "Node": e.node, "Addr": e.addr, "Ready": e.ready,
-                "Sources": {"Outside": "client", "Own": texts(&e.own)},
+                "Sources": e.sources(),
             })
         };
         let backend = |b: &Backend| {
@@ -151,7 +165,7 @@ impl Way {
         for entry in &self.entries {
             let node = if entry.ready { entry.node.clone() } else { format!("{} (not ready)", entry.node) };
             let own = if entry.own.is_empty() { "-".into() } else { list(&entry.own) };
-            rows.push(vec![node, entry.addr.clone(), "its own address".into(), own]);
+            rows.push(vec![node, entry.addr.clone(), entry.outside_in_words(), own]);
         }
         match self.entries.is_empty() {
             true => "Nothing can be entered: no node has such a port.\n".into(),
@@ -177,7 +191,65 @@ impl Way {
     }
 }
 
+impl Entry {
+    fn outside_in_words(&self) -> String {
+        let words = |outside: Outside| match outside {
+            Outside::Client => "its own address".to_owned(),
+            Outside::Node(addr) => addr.to_string(),
+            Outside::Nobody => "refused".to_owned(),
+        };
+        match self.outside.as_slice() {
+            [(_, one), rest @ ..] if rest.iter().all(|(_, other)| other == one) => words(*one),
+            several => {
+                several.iter().map(|(v, o)| format!("{v}: {}", words(*o))).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// For each version of IP: `client`, the node's address, or null.
+    fn sources(&self) -> Value {
+        let mut out = serde_json::Map::new();
+        for (version, outside) in &self.outside {
+            let value = match outside {
+                Outside::Client => json!("client"),
+                Outside::Node(addr) => json!(addr.to_string()),
+                Outside::Nobody => Value::Null,
+            };
+            out.insert(format!("Outside{version}"), value);
+        }
+        out.insert("Own".into(), json!(self.own.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        Value::Object(out)
+    }
+}
+
 impl World<'_> {
+    fn enter(&self, node: &Node, port: &Port) -> Entry {
+        Entry {
+            node: node.display_name().to_owned(),
+            addr: port.host_ip.map_or_else(|| node.status.addr.clone(), |ip| ip.to_string()),
+            own: node.entry.clone(),
+            outside: [("IPv4", true), ("IPv6", false)]
+                .into_iter()
+                .filter(|(_, v4)| port.host_ip.is_none_or(|ip| ip.is_ipv4() == *v4))
+                .map(|(version, v4)| (version, self.outside(node, port, v4)))
+                .collect(),
+            ready: node.status.state == NodeState::Ready,
+        }
+    }
+
+    /// The rules of the firewall keep the client's address where the ingress network has the client's version
+    /// of IP; else a node carries TCP and UDP that come to all of its addresses to its own 127.0.0.1.
+    fn outside(&self, node: &Node, port: &Port, v4: bool) -> Outside {
+        let ingress = self.networks.iter().find(|network| network.spec.ingress);
+        let has = |v4: bool| ingress.is_some_and(|n| n.subnets.iter().any(|s| s.net.addr().is_ipv4() == v4));
+        let carried = !v4 && port.host_ip.is_none() && port.protocol != Protocol::Sctp;
+        match node.entry.iter().find(|addr| addr.is_ipv4()) {
+            _ if has(v4) => Outside::Client,
+            Some(entry) if carried => Outside::Node(*entry),
+            Some(_) | None => Outside::Nobody,
+        }
+    }
+
     /// The published port of this number: as the managers chose it, or as a node opened it for a task.
     fn port(&self, number: u16, protocol: Protocol) -> Result<Port, String> {
         let fits = |port: &&Port| port.published == number && port.protocol == protocol;
@@ -248,15 +320,6 @@ fn opened(task: &Task, number: u16, protocol: Protocol) -> Option<Port> {
     container.ports.iter().find(fits).copied()
 }
 
-fn enter(node: &Node, port: &Port) -> Entry {
-    Entry {
-        node: node.display_name().to_owned(),
-        addr: port.host_ip.map_or_else(|| node.status.addr.clone(), |ip| ip.to_string()),
-        own: node.entry.clone(),
-        ready: node.status.state == NodeState::Ready,
-    }
-}
-
 fn list(addrs: &[IpAddr]) -> String {
     addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -266,7 +329,7 @@ mod tests {
     use std::sync::Arc;
 
     use expect_test::expect;
-    use swarm_types::network::Attachment;
+    use swarm_types::network::{Attachment, Subnet};
     use swarm_types::task::ContainerStatus;
     use swarm_types::testing;
 
@@ -284,6 +347,10 @@ mod tests {
         network.spec.annotations.name = name.into();
         network.spec.ingress = ingress;
         network
+    }
+    fn subnet(net: &str) -> Subnet {
+        let net: ipnet::IpNet = net.parse().unwrap();
+        Subnet { net, gateway: net.addr(), range: net, reserved: Vec::new() }
     }
     fn task(slot: u64, node: &str, state: TaskState) -> Task {
         let mut task = Task { id: format!("t{slot}").into(), slot, node: node.into(), ..Task::default() };
@@ -306,7 +373,8 @@ mod tests {
     }
     fn way(service: &Service, tasks: &[Task], number: u16, entry: Option<&str>) -> Result<Way, String> {
         let nodes = [node("m1", 1, "3"), node("w1", 2, "fast"), node("w2", 3, "1")];
-        let networks = [network("front", "front", false), network("ingress", "ingress", true)];
+        let mut networks = [network("front", "front", false), network("ingress", "ingress", true)];
+        networks[1].subnets = vec![subnet("10.255.0.0/16"), subnet("fd53:255::/64")];
         let world = World { service, tasks, nodes: &nodes, networks: &networks };
         Way::find(&world, number, Protocol::Tcp, entry.map(Into::into))
     }
@@ -339,7 +407,26 @@ mod tests {
         let one = way(&service, &tasks, 8080, Some("w1")).unwrap();
         assert_eq!(one.entries.len(), 1);
         assert_eq!(one.backends.iter().map(|b| b.share).collect::<Vec<_>>(), [750, 250]);
-        expect![[r#"{"Service":"web","EndpointMode":"vip","Balance":"random","Protocol":"tcp","PublishedPort":8080,"TargetPort":80,"PublishMode":"ingress","Entries":[{"Node":"w1","Addr":"10.200.0.2","Ready":true,"Sources":{"Outside":"client","Own":["10.255.0.2"]}}],"Backends":[{"Task":"web.1","Node":"m1","Addrs":["10.255.1.1"],"TargetPort":80,"PublishedPort":8080,"SharePermille":750},{"Task":"web.2","Node":"w1","Addrs":["10.255.1.2"],"TargetPort":80,"PublishedPort":8080,"SharePermille":250}],"VirtualIPs":[{"Network":"front","Addrs":["10.0.1.100"]}]}"#]].assert_eq(&one.json().to_string());
+        expect![[r#"{"Service":"web","EndpointMode":"vip","Balance":"random","Protocol":"tcp","PublishedPort":8080,"TargetPort":80,"PublishMode":"ingress","Entries":[{"Node":"w1","Addr":"10.200.0.2","Ready":true,"Sources":{"OutsideIPv4":"client","OutsideIPv6":"client","Own":["10.255.0.2"]}}],"Backends":[{"Task":"web.1","Node":"m1","Addrs":["10.255.1.1"],"TargetPort":80,"PublishedPort":8080,"SharePermille":750},{"Task":"web.2","Node":"w1","Addrs":["10.255.1.2"],"TargetPort":80,"PublishedPort":8080,"SharePermille":250}],"VirtualIPs":[{"Network":"front","Addrs":["10.0.1.100"]}]}"#]].assert_eq(&one.json().to_string());
+    }
+
+    #[test]
+    fn without_ipv6_on_the_ingress_network_its_clients_are_seen_as_the_node() {
+        let (nodes, mut ingress) = ([node("m1", 1, "1")], network("ingress", "ingress", true));
+        ingress.subnets = vec![subnet("10.255.0.0/16")];
+        let networks = [ingress];
+        let seen = |text: &str, protocol: Protocol| {
+            let service = service(text);
+            let world = World { service: &service, tasks: &[], nodes: &nodes, networks: &networks };
+            let way = Way::find(&world, 8080, protocol, None).unwrap();
+            (way.entries[0].outside_in_words(), way.json()["Entries"][0]["Sources"].to_string())
+        };
+        let (words, json) = seen("8080:80", Protocol::Tcp);
+        assert_eq!(words, "IPv4: its own address, IPv6: 10.255.0.1");
+        assert_eq!(json, r#"{"OutsideIPv4":"client","OutsideIPv6":"10.255.0.1","Own":["10.255.0.1"]}"#);
+        assert_eq!(seen("8080:80/sctp", Protocol::Sctp).0, "IPv4: its own address, IPv6: refused");
+        assert_eq!(seen("192.0.2.1:8080:80", Protocol::Tcp).0, "its own address");
+        assert_eq!(seen("[2001:db8::1]:8080:80", Protocol::Tcp).0, "refused");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use swarm_types::endpoint::{EndpointMode, Port};
 use swarm_types::id::{IdSource, Seed, ServiceId};
 use swarm_types::network::{Attachment, AttachmentSpec, NetworkDriver, SubnetSpec};
 use swarm_types::service::ServiceSpec;
+use swarm_types::site::{SiteKind, SitePrefix};
+use swarm_types::task_state::TaskState;
 use swarm_types::testing;
 use swarm_types::time::Timestamp;
 
@@ -226,6 +228,45 @@ fn d18_what_is_in_use_stays() {
         })
         .unwrap();
     assert_eq!(text(world.remove(id)), "network net is in use by task web.1");
+    // They are told to stop: whoever removes the network is told whom it waits for, and where.
+    let stopping = |world: &mut World, slots: std::ops::RangeInclusive<u64>| {
+        let first = Task::clone(world.store.view().task(&"t".into()).unwrap());
+        let put = |d: &mut Draft, slot: u64| {
+            let id = if slot == 1 { first.id } else { format!("t{slot}").into() };
+            let desired_state = TaskState::Remove;
+            d.put_task(Task { id, slot, node: "m".into(), desired_state, ..first.clone() });
+        };
+        world
+            .run(|d, _| {
+                slots.for_each(|slot| put(d, slot));
+                Ok(())
+            })
+            .unwrap();
+    };
+    stopping(&mut world, 1..=1);
+    assert_eq!(
+        text(world.remove(id)),
+        "network net is in use by 1 task that is still stopping: web.1; try again in a moment"
+    );
+    stopping(&mut world, 2..=7);
+    world
+        .run(|d, _| {
+            let mut node = swarm_types::node::Node::clone(d.node(&"m".into()).unwrap());
+            node.status.state = NodeState::Down;
+            node.description.hostname = "host-m".into();
+            d.put_node(node);
+            Ok(())
+        })
+        .unwrap();
+    let hangs = |slot: u64| format!("web.{slot} (its node host-m is down)");
+    assert_eq!(
+        text(world.remove(id)),
+        format!(
+            "network net is in use by 7 tasks that are still stopping: {} and 2 more; they end when their node is back, or is \
+             removed (`node rm`)",
+            (1..=5).map(hangs).collect::<Vec<_>>().join(", ")
+        )
+    );
     // The other way round: the network is gone when the service comes.
     let other = world.create(spec("other", &[])).unwrap();
     let mut late = world.draft();
@@ -276,6 +317,64 @@ fn d23_the_data_path_port_has_bounds() {
     }
 }
 
+fn site(kind: SiteKind, net: &str) -> SitePrefix {
+    SitePrefix { kind, net: net.parse().unwrap() }
+}
+
+/// A cluster whose first node's host uses these.
+fn founded_on(spec: ClusterSpec, prefixes: &[SitePrefix]) -> World {
+    let mut world = World { store: Store::default(), ids: IdSource::new(Seed(1)) };
+    let mut founding = Founding { cluster: "c".into(), node: "m".into(), spec, ..Founding::default() };
+    founding.description.network.site = prefixes.to_vec();
+    world.run(|d, _| cluster::found(d, founding)).unwrap();
+    world
+}
+
+#[test]
+fn chosen_subnets_hide_nothing_of_the_nodes_hosts() {
+    let ingress = |world: &World| world.store.view().ingress_network().unwrap().subnets[0].net.to_string();
+    let resolver = site(SiteKind::Resolver, "10.255.255.53/32");
+    let (near, vpn) = (site(SiteKind::Address, "10.0.1.7/23"), site(SiteKind::Route, "10.254.0.0/15"));
+    for (prefixes, expected) in [
+        (vec![], "10.255.0.0/16"),
+        (vec![resolver], "10.254.0.0/16"),
+        (vec![vpn], "10.253.0.0/16"),
+        // All of the pool is routed somewhere: clear of what is certainly there.
+        (vec![site(SiteKind::Route, "10.0.0.0/8")], "10.255.0.0/16"),
+        (vec![site(SiteKind::Route, "10.0.0.0/8"), resolver], "10.254.0.0/16"),
+        // No large one is left.
+        (vec![site(SiteKind::Address, "10.128.0.1/9"), site(SiteKind::Route, "10.0.0.0/9")], "10.255.0.0/16"),
+        (vec![near], "10.255.0.0/16"),
+    ] {
+        let world = founded_on(ClusterSpec::default(), &prefixes);
+        assert_eq!(ingress(&world), expected, "{prefixes:?}");
+        assert_eq!(
+            founded_on(ClusterSpec::default(), &prefixes).store.view(),
+            world.store.view(),
+            "the same again"
+        );
+    }
+    let mut world = founded_on(ClusterSpec::default(), &[near, resolver]);
+    let id = world.create(spec("a", &[])).unwrap();
+    assert_eq!(world.subnets(id), ["10.0.2.0/24"], "behind 10.0.0.0/23");
+    // A node that joins later moves nothing; what is chosen from then on stays clear of it.
+    world
+        .run(|d, _| {
+            let mut node = testing::node("n2");
+            node.description.network.site = vec![site(SiteKind::Route, "10.0.2.0/23")];
+            d.put_node(node);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(world.subnets(id), ["10.0.2.0/24"]);
+    let id = world.create(spec("b", &[])).unwrap();
+    assert_eq!(world.subnets(id), ["10.0.4.0/24"]);
+    // A user's pool is used around it too.
+    let pools = vec!["20.20.0.0/16".parse().unwrap()];
+    let settings = ClusterSpec { address_pools: pools, ..ClusterSpec::default() };
+    assert_eq!(ingress(&founded_on(settings, &[site(SiteKind::Route, "20.20.0.0/20")])), "20.20.16.0/24");
+}
+
 #[test]
 fn warnings_name_what_will_not_work() {
     let mut world = World::new(ClusterSpec::default());
@@ -283,15 +382,25 @@ fn warnings_name_what_will_not_work() {
         .run(|d, _| {
             let mut node = testing::node("n1");
             node.status.addr = "10.7.0.9".into();
+            node.description.network.site = vec![site(SiteKind::Route, "10.8.0.0/16")];
             node.description.network.encryption.clear();
             d.put_node(node);
             Ok(())
         })
         .unwrap();
-    let id = world.create(spec("a", &["10.7.0.0/24"])).unwrap();
+    assert_eq!(
+        text(world.create(spec("a", &["10.7.0.0/24"]))),
+        "subnet 10.7.0.0/24 holds 10.7.0.9, the address of node n1: nobody on the network could reach that node; \
+         choose another --subnet"
+    );
+    let id = world.create(spec("a", &["10.8.4.0/24"])).unwrap();
     let view = world.store.view();
     let said = warnings(&view, view.network(&id).unwrap());
-    assert!(said[0].contains("10.7.0.0/24 holds the address of node n1"), "{said:?}");
+    assert_eq!(
+        said[0],
+        "subnet 10.8.4.0/24 hides route 10.8.0.0/16 of node n1: tasks on it cannot reach what is there; unless \
+         that is meant, remove the network and choose another --subnet"
+    );
     assert!(said[1].contains("cannot encrypt"), "{said:?}");
     let mut many =
         publishing("web", Port { published: 80, target: 80, mode: PublishMode::Host, ..Port::default() });
