@@ -37,7 +37,6 @@ const COLUMNS: &[Column] = &[
     Column { field: "CurrentState", header: "CURRENT STATE" },
     Column { field: "Error", header: "ERROR" },
     Column { field: "Ports", header: "PORTS" },
-    Column { field: "Network", header: "NETWORK" },
 ];
 
 /// Prints what `ListTasks` answered.
@@ -110,7 +109,6 @@ fn row(task: &Task, again: bool, names: &BTreeMap<String, String>, flags: &TaskF
             json!(format!("{} {ago} ago", human::capital(task.status.state.as_str()))),
             json!(error),
             json!(ports),
-            json!(output::endpoint::connected(&task.spec)),
         ],
     }
 }
