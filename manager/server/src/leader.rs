@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::OptionFuture;
 use swarm_manager_core::dispatcher::CloseReason;
 use swarm_manager_core::leader::{Effect, Input, Leader, Proposal};
 use swarm_manager_core::reason::Reason;
@@ -14,12 +13,12 @@ use swarm_manager_raft::node::ProposeError;
 use swarm_proto::v1::session_message::Message;
 use swarm_types::id::NodeId;
 use swarm_types::network_set::NetworkProblem;
-use swarm_types::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::alarm::Alarm;
 use crate::codec;
 use crate::forward::Target;
 use crate::manager::Shared;
@@ -127,7 +126,7 @@ async fn lead(shared: &Arc<Shared>, term: u64) {
         proposals: JoinSet::new(),
         steps: JoinSet::new(),
         roles_due: true,
-        wake: None,
+        alarm: Alarm::default(),
         seen: 0,
         own: None,
         parked: BTreeSet::new(),
@@ -150,7 +149,7 @@ struct Driver {
     steps: JoinSet<()>,
     /// A node or the group has changed since roles were looked at.
     roles_due: bool,
-    wake: Option<Timestamp>,
+    alarm: Alarm,
     /// Newest log index whose events core has seen.
     seen: u64,
     /// Index of core's proposal, while its events have not come yet.
@@ -169,8 +168,6 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             self.step_roles();
-            let wake =
-                OptionFuture::from(self.wake.map(|at| tokio::time::sleep(at.since(self.shared.now()))));
             tokio::select! {
                 biased;
                 applied = events.recv() => match applied {
@@ -188,12 +185,9 @@ impl Driver {
                         self.handle(input);
                     }
                 }
-                Some(()) = wake => {
-                    // The cluster's time may pass slower than the runtime's (see `core::pace`).
-                    if self.wake.is_some_and(|at| at <= self.shared.now()) {
-                        self.wake = None;
-                        self.handle(Input::Tick);
-                    }
+                () = self.alarm.rings(|| self.shared.now()) => {
+                    self.alarm.clear();
+                    self.handle(Input::Tick);
                 }
                 Some(_) = self.steps.join_next() => self.roles_due = true,
                 changed = members.changed() => {
@@ -232,7 +226,7 @@ impl Driver {
                 tracing::info!(node.id = %node, reason = why, "session closed");
                 self.shared.sessions.close(&node, &session, why.to_owned());
             }
-            Effect::WakeAt(at) => self.wake = Some(at),
+            Effect::WakeAt(at) => self.alarm.set(at),
         }
     }
 
