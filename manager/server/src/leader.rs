@@ -31,12 +31,13 @@ const BATCH: usize = 256;
 /// The way to the leader's driver, for the fronts.
 pub(crate) struct LeaderLine {
     inputs: Mutex<Option<mpsc::UnboundedSender<Input>>>,
-    leading: watch::Sender<bool>,
+    /// The term in which this manager leads, while its driver runs.
+    leading: watch::Sender<Option<u64>>,
 }
 
 impl Default for LeaderLine {
     fn default() -> Self {
-        LeaderLine { inputs: Mutex::new(None), leading: watch::channel(false).0 }
+        LeaderLine { inputs: Mutex::new(None), leading: watch::channel(None).0 }
     }
 }
 
@@ -49,15 +50,15 @@ impl LeaderLine {
         }
     }
 
-    /// This manager leads, and its driver runs.
-    pub(crate) fn is_leading(&self) -> bool {
+    /// The term in which this manager leads, if its driver runs.
+    pub(crate) fn term(&self) -> Option<u64> {
         *self.leading.borrow()
     }
 
     /// Waits until the driver of a manager that has just been elected runs.
     pub(crate) async fn ready(&self, patience: Duration) -> Target {
         let mut leading = self.leading.subscribe();
-        match tokio::time::timeout(patience, leading.wait_for(|l| *l)).await {
+        match tokio::time::timeout(patience, leading.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Target::Here,
             Ok(Err(_)) | Err(_) => {
                 Target::Nowhere("this manager was elected and cannot begin to lead".into())
@@ -65,15 +66,15 @@ impl LeaderLine {
         }
     }
 
-    fn open(&self) -> mpsc::UnboundedReceiver<Input> {
+    fn open(&self, term: u64) -> mpsc::UnboundedReceiver<Input> {
         let (sender, inputs) = mpsc::unbounded_channel();
         *self.inputs.lock().expect("no code panics while it holds the line") = Some(sender);
-        self.leading.send_replace(true);
+        self.leading.send_replace(Some(term));
         inputs
     }
 
     fn close(&self) {
-        self.leading.send_replace(false);
+        self.leading.send_replace(None);
         *self.inputs.lock().expect("no code panics while it holds the line") = None;
     }
 }
@@ -117,7 +118,7 @@ async fn lead(shared: &Arc<Shared>, term: u64) {
     }
     tracing::info!("this manager leads");
     let (view, events) = shared.state.attach_leader();
-    let inputs = shared.leader.open();
+    let inputs = shared.leader.open(term);
     let core = Leader::new(&view, shared.now(), shared.new_seed());
     drop(view);
     let driver = Driver {
