@@ -41,6 +41,14 @@ impl Hosts {
         Hosts::up_with(managers, workers, |_| {})
     }
 
+    /// As [`Hosts::up`], with the heartbeat of Docker Swarm: a node of a machine that is busy is not taken for a
+    /// dead one. For tests that are not about how soon a node is missed.
+    pub fn patient(managers: usize, workers: usize) -> Hosts {
+        let hosts = Hosts::up(managers, workers);
+        hosts.ok("m1", "update --dispatcher-heartbeat 5s");
+        hosts
+    }
+
     /// As [`Hosts::up`], with other settings.
     pub fn up_with(managers: usize, workers: usize, change: impl FnOnce(&mut Settings)) -> Hosts {
         let hosts = Hosts::bare_with(managers, workers, change);
@@ -80,7 +88,16 @@ impl Hosts {
     /// `image load` of `demo:1` on all nodes that are there.
     pub fn load(&self) {
         let file = self.image_file("demo:1");
-        self.ok("m1", &format!("image load -q -i {}", file.display()));
+        let load = format!("image load -q -i {}", file.display());
+        // A node of a machine that is busy may just have lost its session: it is loaded again.
+        let mut said = self.ctl("m1", &load);
+        let loaded = poll(PATIENCE, || {
+            said.code == 0 || {
+                said = self.ctl("m1", &load);
+                said.code == 0
+            }
+        });
+        assert!(loaded, "m1$ swarmctl {load}\n{said}");
     }
 
     /// From here on, a WARN or ERROR line that contains this is no failure.

@@ -2,11 +2,10 @@
 //! catches up; every manager answers for the cluster.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures::StreamExt;
 use swarm_proto::v1;
-use swarm_tests::harness::{Cluster, Control, Host, capture, eventually, service};
+use swarm_tests::harness::{Cluster, Control, Host, PATIENCE, capture, eventually, patient, service};
 use swarm_types::cluster::ClusterSpec;
 use tonic::{Code, Status};
 use v1::watch_message::Message;
@@ -26,7 +25,7 @@ async fn names(host: &Host) -> Result<BTreeSet<String>, Status> {
 async fn write_until(host: &Host, prefix: &str, count: usize) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     let mut control = host.control();
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let end = tokio::time::Instant::now() + PATIENCE;
     for n in 0.. {
         if acknowledged.len() == count {
             break;
@@ -135,7 +134,7 @@ async fn a_clean_stop_of_all_and_a_start_change_nothing() {
 
 #[tokio::test]
 async fn a_manager_that_was_away_catches_up_by_snapshot() {
-    let spec = ClusterSpec { snapshot_interval: 20, ..ClusterSpec::default() };
+    let spec = ClusterSpec { snapshot_interval: 20, ..patient() };
     let mut cluster = Cluster::with(3, 0, spec).await;
     let away = cluster.follower().await;
     cluster.host_mut(&away).kill().await;
@@ -144,9 +143,15 @@ async fn a_manager_that_was_away_catches_up_by_snapshot() {
     let creating = (0..700).map(|n| {
         let mut control = control.clone();
         async move {
-            let name = format!("s{n}");
-            create(&mut control, &name).await.unwrap();
-            name
+            // A machine that is busy may see another leader meanwhile: then it is asked again.
+            for attempt in 0.. {
+                let name = format!("s{n}-{attempt}");
+                match create(&mut control, &name).await {
+                    Ok(_) => return name,
+                    Err(e) => assert_eq!(e.code(), Code::Unavailable, "{e:?}"),
+                }
+            }
+            unreachable!("it asks until it is answered")
         }
     });
     let acknowledged: BTreeSet<String> = futures::stream::iter(creating).buffer_unordered(8).collect().await;
@@ -211,7 +216,7 @@ async fn followers_answer_for_the_leader() {
     let entry = control.get_service(v1::GetServiceRequest { reference: reference() }).await.unwrap();
     let read = entry.into_inner().entry.unwrap().service.unwrap();
     assert_eq!(read.id, id);
-    let seen = tokio::time::timeout(Duration::from_secs(10), async {
+    let seen = tokio::time::timeout(PATIENCE, async {
         loop {
             let Some(Message::Event(event)) = watch.message().await.unwrap().unwrap().message else {
                 continue;
@@ -290,7 +295,7 @@ async fn a_watch_through_a_follower_ends_when_the_leader_dies() {
     write_until(cluster.host(&follower), "before", 3).await;
     cluster.host_mut(&leader).kill().await;
     let mut known = BTreeSet::new();
-    let ended = tokio::time::timeout(Duration::from_secs(10), follow(&mut stream, &mut known)).await;
+    let ended = tokio::time::timeout(PATIENCE, follow(&mut stream, &mut known)).await;
     let ended = ended.expect("a watch does not hang when the leader is gone");
     assert!(ended.code() != Code::Ok, "a watch that is cut off must not look complete: {ended:?}");
     write_until(cluster.host(&follower), "after", 3).await;
@@ -310,7 +315,7 @@ async fn a_watch_through_a_follower_ends_when_the_leader_dies() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), whole).await.unwrap();
+    tokio::time::timeout(PATIENCE, whole).await.unwrap();
     assert_eq!(known, names(cluster.host(&follower)).await.unwrap());
     assert!(known.len() >= 6);
 }

@@ -116,11 +116,10 @@ impl DispatcherApi {
         }
     }
 
-    fn must_lead(&self) -> Result<(), Status> {
-        match self.shared.leader.is_leading() {
-            true => Ok(()),
-            false => Err(not_leader(&self.shared.leader_addr().unwrap_or_default())),
-        }
+    /// The term in which this manager leads.
+    fn must_lead(&self) -> Result<u64, Status> {
+        let leader = || self.shared.leader_addr().unwrap_or_default();
+        self.shared.leader.term().ok_or_else(|| not_leader(&leader()))
     }
 }
 
@@ -161,14 +160,14 @@ impl v1::dispatcher_server::Dispatcher for DispatcherApi {
         // A session begins with the whole set of the node's tasks, and what is not in it is stopped. One that led
         // yesterday and was asleep since must not say it: it has to be heard by a majority now.
         self.shared.barrier().await?;
-        self.must_lead()?;
+        let term = self.must_lead()?;
         let remote = request.extensions().get::<Peer>().and_then(|p| p.remote);
         let description = request.into_inner().description;
         let description = description.ok_or_else(|| Status::invalid_argument("description: missing"))?;
         let description = description.try_into().map_err(malformed)?;
         let session = SessionId::new(self.shared.new_id());
         let (sender, messages) = mpsc::unbounded_channel();
-        send(&sender, Message::Registered(self.shared.registered(&node, &session)));
+        send(&sender, Message::Registered(self.shared.registered(&node, &session, term)));
         self.shared.sessions.open(node, session, sender.clone());
         self.shared.commands.connect(node, sender.clone());
         let registration = Registration { shared: self.shared.clone(), node, session, sender };

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::OptionFuture;
 use swarm_manager_core::dispatcher::CloseReason;
 use swarm_manager_core::leader::{Effect, Input, Leader, Proposal};
 use swarm_manager_core::reason::Reason;
@@ -14,12 +13,12 @@ use swarm_manager_raft::node::ProposeError;
 use swarm_proto::v1::session_message::Message;
 use swarm_types::id::NodeId;
 use swarm_types::network_set::NetworkProblem;
-use swarm_types::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::alarm::Alarm;
 use crate::codec;
 use crate::forward::Target;
 use crate::manager::Shared;
@@ -32,12 +31,13 @@ const BATCH: usize = 256;
 /// The way to the leader's driver, for the fronts.
 pub(crate) struct LeaderLine {
     inputs: Mutex<Option<mpsc::UnboundedSender<Input>>>,
-    leading: watch::Sender<bool>,
+    /// The term in which this manager leads, while its driver runs.
+    leading: watch::Sender<Option<u64>>,
 }
 
 impl Default for LeaderLine {
     fn default() -> Self {
-        LeaderLine { inputs: Mutex::new(None), leading: watch::channel(false).0 }
+        LeaderLine { inputs: Mutex::new(None), leading: watch::channel(None).0 }
     }
 }
 
@@ -50,15 +50,15 @@ impl LeaderLine {
         }
     }
 
-    /// This manager leads, and its driver runs.
-    pub(crate) fn is_leading(&self) -> bool {
+    /// The term in which this manager leads, if its driver runs.
+    pub(crate) fn term(&self) -> Option<u64> {
         *self.leading.borrow()
     }
 
     /// Waits until the driver of a manager that has just been elected runs.
     pub(crate) async fn ready(&self, patience: Duration) -> Target {
         let mut leading = self.leading.subscribe();
-        match tokio::time::timeout(patience, leading.wait_for(|l| *l)).await {
+        match tokio::time::timeout(patience, leading.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Target::Here,
             Ok(Err(_)) | Err(_) => {
                 Target::Nowhere("this manager was elected and cannot begin to lead".into())
@@ -66,15 +66,15 @@ impl LeaderLine {
         }
     }
 
-    fn open(&self) -> mpsc::UnboundedReceiver<Input> {
+    fn open(&self, term: u64) -> mpsc::UnboundedReceiver<Input> {
         let (sender, inputs) = mpsc::unbounded_channel();
         *self.inputs.lock().expect("no code panics while it holds the line") = Some(sender);
-        self.leading.send_replace(true);
+        self.leading.send_replace(Some(term));
         inputs
     }
 
     fn close(&self) {
-        self.leading.send_replace(false);
+        self.leading.send_replace(None);
         *self.inputs.lock().expect("no code panics while it holds the line") = None;
     }
 }
@@ -118,7 +118,7 @@ async fn lead(shared: &Arc<Shared>, term: u64) {
     }
     tracing::info!("this manager leads");
     let (view, events) = shared.state.attach_leader();
-    let inputs = shared.leader.open();
+    let inputs = shared.leader.open(term);
     let core = Leader::new(&view, shared.now(), shared.new_seed());
     drop(view);
     let driver = Driver {
@@ -127,7 +127,7 @@ async fn lead(shared: &Arc<Shared>, term: u64) {
         proposals: JoinSet::new(),
         steps: JoinSet::new(),
         roles_due: true,
-        wake: None,
+        alarm: Alarm::default(),
         seen: 0,
         own: None,
         parked: BTreeSet::new(),
@@ -150,7 +150,7 @@ struct Driver {
     steps: JoinSet<()>,
     /// A node or the group has changed since roles were looked at.
     roles_due: bool,
-    wake: Option<Timestamp>,
+    alarm: Alarm,
     /// Newest log index whose events core has seen.
     seen: u64,
     /// Index of core's proposal, while its events have not come yet.
@@ -169,8 +169,6 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             self.step_roles();
-            let wake =
-                OptionFuture::from(self.wake.map(|at| tokio::time::sleep(at.since(self.shared.now()))));
             tokio::select! {
                 biased;
                 applied = events.recv() => match applied {
@@ -188,12 +186,9 @@ impl Driver {
                         self.handle(input);
                     }
                 }
-                Some(()) = wake => {
-                    // The cluster's time may pass slower than the runtime's (see `core::pace`).
-                    if self.wake.is_some_and(|at| at <= self.shared.now()) {
-                        self.wake = None;
-                        self.handle(Input::Tick);
-                    }
+                () = self.alarm.rings(|| self.shared.now()) => {
+                    self.alarm.clear();
+                    self.handle(Input::Tick);
                 }
                 Some(_) = self.steps.join_next() => self.roles_due = true,
                 changed = members.changed() => {
@@ -232,7 +227,7 @@ impl Driver {
                 tracing::info!(node.id = %node, reason = why, "session closed");
                 self.shared.sessions.close(&node, &session, why.to_owned());
             }
-            Effect::WakeAt(at) => self.wake = Some(at),
+            Effect::WakeAt(at) => self.alarm.set(at),
         }
     }
 

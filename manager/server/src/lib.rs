@@ -5,6 +5,7 @@
 //! events), [`leader`] (drives core while this manager leads), [`control_api`], [`dispatcher`],
 //! [`ca`], [`raft_api`] (the fronts), [`authorize`] and [`forward`] (what stands before them).
 
+mod alarm;
 pub mod authorize;
 pub mod ca;
 pub mod codec;

@@ -193,11 +193,12 @@ impl Shared {
         u64::try_from(period.as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn registered(&self, node: &NodeId, session: &SessionId) -> v1::Registered {
+    pub(crate) fn registered(&self, node: &NodeId, session: &SessionId, term: u64) -> v1::Registered {
         v1::Registered {
             session_id: session.to_string(),
             heartbeat_period_ms: self.heartbeat_period_ms(),
             cluster: Some(self.cluster_changed(node)),
+            term,
         }
     }
 

@@ -4520,6 +4520,9 @@ pub struct Registered {
     pub heartbeat_period_ms: u64,
     #[prost(message, optional, tag = "3")]
     pub cluster: ::core::option::Option<ClusterChanged>,
+    /// In which the manager leads; for the whole session. An agent that has seen a later one takes nothing.
+    #[prost(uint64, tag = "4")]
+    pub term: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClusterChanged {

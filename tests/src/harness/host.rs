@@ -1,5 +1,6 @@
 //! One machine with its daemon.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use swarm_node::run::{Settings, run};
 use swarm_proto::v1;
 use swarm_proto::v1::control_client::ControlClient;
 use swarm_proto::v1::local_node_client::LocalNodeClient;
-use swarm_types::id::TaskId;
+use swarm_types::id::{NodeId, TaskId};
 use swarm_worker_agent::fake::FakeExecutor;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -39,6 +40,8 @@ pub struct Host {
     /// Its own clock.
     pub clock: Arc<TestClock>,
     running: Option<Running>,
+    /// The nodes that it was when its daemon was ended.
+    ended: BTreeSet<NodeId>,
 }
 
 struct Running {
@@ -57,6 +60,7 @@ impl Host {
             addr,
             clock: Arc::new(clock),
             running: None,
+            ended: BTreeSet::new(),
         }
     }
 
@@ -109,6 +113,7 @@ impl Host {
     /// Ends the daemon as SIGTERM does.
     pub async fn stop(&mut self) {
         let Running { runtime, daemon, stop } = self.running.take().expect("it runs");
+        self.ended.extend(self.node());
         stop.cancel();
         daemon.await.expect("the daemon did not panic").expect("the daemon ended well");
         end(runtime).await;
@@ -117,6 +122,7 @@ impl Host {
     /// Ends the daemon as SIGKILL does: nothing of it does anything any more.
     pub async fn kill(&mut self) {
         let Running { runtime, .. } = self.running.take().expect("it runs");
+        self.ended.extend(self.node());
         end(runtime).await;
         // Its consensus thread sees only now that nobody is left.
         let lock = self.state_dir().join("manager/raft/lock");
@@ -127,6 +133,17 @@ impl Host {
             }
         })
         .await;
+    }
+
+    /// The node that it is, if it is in a cluster.
+    fn node(&self) -> Option<NodeId> {
+        let text = std::fs::read_to_string(self.state_dir().join("certs/node.pem")).ok()?;
+        Some(Credentials::from_pem(&text).ok()?.identity().ok()?.node)
+    }
+
+    /// This line says that the host's node is down, and its daemon was ended.
+    pub(super) fn explains(&self, line: &str) -> bool {
+        line.contains("node is down") && self.ended.iter().any(|node| line.contains(node.as_str()))
     }
 
     /// A connection to its local socket.

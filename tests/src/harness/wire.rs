@@ -1,7 +1,6 @@
 //! Connections of people who are not the shipped programs: any certificate or none, any bytes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use hyper_util::rt::TokioIo;
@@ -17,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-const LIMIT: Duration = Duration::from_secs(5);
+use super::PATIENCE;
 
 /// A connection with a certificate.
 ///
@@ -35,7 +34,7 @@ pub async fn with_certificate(
         async move {
             let stream = TcpStream::connect(target).await?;
             stream.set_nodelay(true)?;
-            let opened = handshake::connect(stream, &identity, LIMIT).await;
+            let opened = handshake::connect(stream, &identity, PATIENCE).await;
             opened.map(|(s, _)| TokioIo::new(s)).map_err(std::io::Error::other)
         }
     });
@@ -58,7 +57,7 @@ pub async fn without_certificate(
         async move {
             let stream = TcpStream::connect(target).await?;
             stream.set_nodelay(true)?;
-            let opened = handshake::connect_pinned(stream, &pin, LIMIT).await;
+            let opened = handshake::connect_pinned(stream, &pin, PATIENCE).await;
             opened.map(|(s, _)| TokioIo::new(s)).map_err(std::io::Error::other)
         }
     });
@@ -82,7 +81,7 @@ pub async fn call_with(channel: &Channel, path: &str, more: HeaderMap, body: Str
         .body(Body::new(body))
         .expect("a request");
     request.headers_mut().extend(more);
-    match tokio::time::timeout(Duration::from_secs(10), channel.clone().oneshot(request)).await {
+    match tokio::time::timeout(PATIENCE, channel.clone().oneshot(request)).await {
         Ok(Ok(response)) => {
             Status::from_header_map(response.headers()).unwrap_or_else(|| Status::new(Code::Ok, "goes on"))
         }

@@ -2,6 +2,7 @@
 
 pub mod addresses_are_unique;
 pub mod logs_agree;
+pub mod newest_leader_obeyed;
 pub mod no_acknowledged_write_lost;
 pub mod no_container_twice;
 pub mod no_status_lost;
@@ -24,6 +25,7 @@ use swarm_manager_core::store::View;
 
 use addresses_are_unique::AddressesAreUnique;
 use logs_agree::LogsAgree;
+use newest_leader_obeyed::NewestLeaderObeyed;
 use no_container_twice::NoContainerTwice;
 use one_leader_per_term::OneLeaderPerTerm;
 use same_log_same_store::SameLogSameStore;
@@ -34,6 +36,7 @@ pub struct Invariants {
     leaders: OneLeaderPerTerm,
     logs: LogsAgree,
     stores: SameLogSameStore,
+    obeyed: NewestLeaderObeyed,
     containers: NoContainerTwice,
     addresses: AddressesAreUnique,
     acknowledged: BTreeSet<u64>,

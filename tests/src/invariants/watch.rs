@@ -37,6 +37,13 @@ impl Sim {
         self.must("one_leader_per_term", found);
     }
 
+    /// An agent takes what the leader of this term says.
+    pub fn check_told(&mut self, host: usize, term: u64) {
+        let life = self.hosts[host].life;
+        let found = self.invariants.obeyed.told(host, life, term);
+        self.must("newest_leader_obeyed", found);
+    }
+
     /// A manager applied an entry; `done` if it was a transaction.
     pub fn check_applied(&mut self, host: usize, entry: &Entry, done: Option<Done<'_>>) {
         let first = entry.index > self.invariants.logs.newest();

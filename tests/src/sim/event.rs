@@ -85,7 +85,7 @@ pub enum Body {
     /// An agent wants a session.
     Register { conn: u64, description: Box<NodeDescription> },
     /// It has one.
-    Registered { conn: u64, session: SessionId, managers: Vec<Host> },
+    Registered { conn: u64, session: SessionId, term: u64, managers: Vec<Host> },
     /// The managers are these now.
     Managers { conn: u64, managers: Vec<Host> },
     /// What the node is to have.

@@ -264,13 +264,15 @@ impl Sim {
                 self.raft_in(to, RaftIn::Unreachable(raft_id));
             }
             Body::Register { conn, description } => self.register(to, from, conn, description),
-            Body::Registered { conn, session, managers } => self.registered(to, conn, session, managers),
+            Body::Registered { conn, session, term, managers } => {
+                self.registered(to, conn, (session, term), managers);
+            }
             Body::Managers { conn, managers } => self.told_managers(to, conn, managers),
             Body::Assign { conn: _, session, message } => {
-                self.agent_in(to, swarm_worker_core::agent::Input::Assigned(session, message));
+                self.told(to, session, swarm_worker_core::agent::Input::Assigned(session, message));
             }
             Body::Networks { session, message } => {
-                self.agent_in(to, swarm_worker_core::agent::Input::Networks(session, message));
+                self.told(to, session, swarm_worker_core::agent::Input::Networks(session, message));
             }
             Body::ReportNetworks { conn, session, n, report } => {
                 if self.take_network_report(to, from, (conn, session), report) {

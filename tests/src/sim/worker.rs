@@ -33,6 +33,8 @@ struct Conn {
     id: u64,
     manager: Host,
     session: Option<SessionId>,
+    /// In which the manager of the session leads.
+    term: u64,
     beats: u64,
     reports: u64,
     answered: (u64, u64),
@@ -121,10 +123,11 @@ impl Sim {
         let now = self.local_now(host);
         let Some(running) = self.working(host) else { return };
         let effects = running.agent.handle(input, now);
-        let mut resync = false;
+        let (mut resync, mut hang_up) = (false, false);
         for effect in effects {
             match effect {
                 Effect::Resync => resync = true,
+                Effect::HangUp => hang_up = true,
                 effect => self.agent_effect(host, effect, now),
             }
         }
@@ -132,6 +135,10 @@ impl Sim {
             self.note(|| format!("{host} misses a message of its assignments"));
             self.resyncs += 1;
             self.lost(host, LostReason::Redirected);
+        }
+        if hang_up {
+            self.note(|| format!("{host} takes nothing of a leader of the past"));
+            self.lost(host, LostReason::Broken);
         }
         if self.working(host).is_some_and(|r| r.leaving && r.agent.is_idle()) {
             self.departed(host);
@@ -186,7 +193,7 @@ impl Sim {
             Effect::Report(statuses) => self.report(host, statuses),
             Effect::ApplyNetworks(turn, set) => self.apply_networks(host, turn, set),
             Effect::ReportNetworks(report) => self.report_networks(host, report),
-            Effect::Resync => {}
+            Effect::Resync | Effect::HangUp => {}
             Effect::WakeAt(at) => {
                 let life = self.hosts[host].life;
                 if let Some(running) = self.working(host) {
@@ -217,7 +224,8 @@ impl Sim {
         let worker = &mut self.hosts[host].worker;
         let Some(running) = worker.running.as_mut().filter(|r| !r.leaving) else { return };
         let Some(manager) = worker.managers.pick() else { return };
-        running.conn = Some(Conn { id, manager, session: None, beats: 0, reports: 0, answered: (0, 0) });
+        running.conn =
+            Some(Conn { id, manager, session: None, term: 0, beats: 0, reports: 0, answered: (0, 0) });
         self.after(after, What::Dial { host, life, conn: id });
     }
 
@@ -250,14 +258,29 @@ impl Sim {
     }
 
     /// There is a session.
-    pub fn registered(&mut self, host: Host, conn: u64, session: SessionId, managers: Vec<Host>) {
+    pub fn registered(
+        &mut self,
+        host: Host,
+        conn: u64,
+        (session, term): (SessionId, u64),
+        managers: Vec<Host>,
+    ) {
         let life = self.hosts[host].life;
         let Some(current) = self.conn(host, conn) else { return };
         self.hosts[host].worker.managers.learn(managers);
         let Some(running) = self.working(host) else { return };
-        running.conn = Some(Conn { session: Some(session), ..current });
-        self.agent_in(host, Input::Connected(session));
+        running.conn = Some(Conn { session: Some(session), term, ..current });
+        self.agent_in(host, Input::Connected(session, term));
         self.after(BEAT_MS, What::Beat { host, life, conn });
+    }
+
+    /// A leader says what is to be.
+    pub fn told(&mut self, host: Host, session: SessionId, input: Input) {
+        let of_session = |c: &Conn| c.session == Some(session);
+        if let Some(Conn { term, .. }) = self.working(host).and_then(|r| r.conn).filter(of_session) {
+            self.check_told(host, term);
+        }
+        self.agent_in(host, input);
     }
 
     /// The agent sends a heartbeat.

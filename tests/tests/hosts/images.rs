@@ -221,7 +221,7 @@ fn ctl() -> String {
 
 #[test]
 fn control_from_another_machine() {
-    let hosts = Hosts::up(2, 1);
+    let hosts = Hosts::patient(2, 1);
     let file = hosts.scratch().join("alice.pem");
     hosts.ok("m1", &format!("admin-cert alice -o {}", file.display()));
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());

@@ -14,7 +14,7 @@ const WHO: &str = "demo:1 sh -c 'mkdir -p /w/cgi-bin; printf \"#!/bin/sh\\necho;
 
 #[test]
 fn ports_names_and_addresses() {
-    let mut hosts = Hosts::up(1, 2);
+    let mut hosts = Hosts::patient(1, 2);
     // No host of these reaches a resolver of the world.
     hosts.expect_log(&["names of the world cannot be looked up", "no resolver of /etc/resolv.conf"]);
     hosts.ok("m1", "network create app");

@@ -4,7 +4,7 @@ use swarm_tests::hosts::{Hosts, until};
 
 #[test]
 fn constraints_pauses_and_drains() {
-    let hosts = Hosts::up(1, 2);
+    let hosts = Hosts::patient(1, 2);
     c17_constraints(&hosts);
     c19_max_replicas_per_node(&hosts);
     c8_global(&hosts);

@@ -8,7 +8,7 @@ use swarm_tests::hosts::{Hosts, TaskRow, poll, until};
 
 #[test]
 fn inside_and_around_a_container() {
-    let hosts = Hosts::up(1, 0);
+    let hosts = Hosts::patient(1, 0);
     c31_c33_inside(&hosts);
     c32_env_file(&hosts);
     c34_mounts(&hosts);
@@ -19,7 +19,7 @@ fn inside_and_around_a_container() {
 
 #[test]
 fn how_containers_end() {
-    let hosts = Hosts::up(1, 0);
+    let hosts = Hosts::patient(1, 0);
     an_exit_code_is_reported(&hosts);
     an_oom_kill_is_reported(&hosts);
     restart_conditions(&hosts);

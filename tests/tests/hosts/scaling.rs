@@ -6,7 +6,7 @@ use swarm_tests::hosts::{Hosts, TaskRow, until};
 
 #[test]
 fn services_on_three_nodes() {
-    let hosts = Hosts::up(1, 2);
+    let hosts = Hosts::patient(1, 2);
     c2_list_of_none(&hosts);
     c1_create_list_remove(&hosts);
     c3_same_name(&hosts);

@@ -168,13 +168,13 @@ impl Driver {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Connected { session, addr } => {
+            Event::Connected { session, term, addr } => {
                 self.agent.status.send_modify(|status| {
                     status.session = Some(session);
                     status.manager = Some(addr);
                     status.error = None;
                 });
-                self.handle(Input::Connected(session));
+                self.handle(Input::Connected(session, term));
             }
             Event::Cluster(view) => {
                 self.managers.learn(&view.managers);
@@ -260,11 +260,12 @@ impl Driver {
             _ => None,
         };
         let last: BTreeMap<TaskId, usize> = effects.iter().enumerate().filter_map(written).collect();
-        let mut resync = false;
+        let (mut resync, mut hang_up) = (false, false);
         for (at, effect) in effects.into_iter().enumerate() {
             match effect {
                 Effect::Persist(task) if last.get(&task.id) != Some(&at) => {}
                 Effect::Resync => resync = true,
+                Effect::HangUp => hang_up = true,
                 effect => self.perform(effect),
             }
         }
@@ -274,6 +275,11 @@ impl Driver {
             warn!("a message of the session is missing, asking for all of them");
             self.session_number += 1;
             self.lost(LostReason::Redirected);
+        }
+        if hang_up {
+            info!("a manager that leads no more opened a session: not taken");
+            self.session_number += 1;
+            self.lost(LostReason::Broken);
         }
     }
 
@@ -298,7 +304,7 @@ impl Driver {
             Effect::Report(statuses) => self.report(statuses),
             Effect::ApplyNetworks(turn, set) => self.want_networks(turn, set),
             Effect::ReportNetworks(report) => self.report_networks(report),
-            Effect::Resync => {}
+            Effect::Resync | Effect::HangUp => {}
             Effect::WakeAt(at) => self.wake_at = Some(at),
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Session {
 /// What happens in a session.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Connected { session: SessionId, addr: String },
+    Connected { session: SessionId, term: u64, addr: String },
     Cluster(Box<ClusterView>),
     Assigned(SessionId, AssignmentsMessage),
     Networks(SessionId, NetworksMessage),
@@ -145,7 +145,8 @@ impl Session {
         let session: SessionId =
             registered.session_id.parse().map_err(|e| self.malformed(format!("session_id: {e}")))?;
         info!(manager.addr = self.addr, session.id = %session, "connected to a manager");
-        self.tell(Event::Connected { session, addr: self.addr.clone() }).await?;
+        let term = registered.term;
+        self.tell(Event::Connected { session, term, addr: self.addr.clone() }).await?;
         let (beat, period) = watch::channel(period(registered.heartbeat_period_ms));
         let mut live =
             Live { client, session, parts: JoinSet::new(), commands: BTreeMap::new(), beat, leader: None };

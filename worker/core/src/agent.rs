@@ -37,8 +37,8 @@ pub enum Input {
     },
     /// The networks' set that an earlier daemon kept. After `Restored`, before any session.
     NetworksRestored(Arc<NetworkSet>),
-    /// A dispatcher has registered this node.
-    Connected(SessionId),
+    /// A dispatcher has registered this node, and leads in this term.
+    Connected(SessionId, u64),
     /// The session is over, or there is none because dialling or registering failed.
     Lost(LostReason),
     /// A message of this session's assignment stream.
@@ -96,6 +96,8 @@ pub enum Effect {
     ReportNetworks(NetworkReport),
     /// A message of a stream is missing: open the session again.
     Resync,
+    /// The session is one with a leader of the past: end it; answer with `Lost`.
+    HangUp,
     /// Send `Tick` at this time; replaces the time asked for before.
     WakeAt(Timestamp),
 }
@@ -108,6 +110,8 @@ pub struct Agent {
     strays: BTreeMap<TaskId, Found>,
     session: Option<SessionId>,
     session_since: Timestamp,
+    /// The newest term that a leader of this node had.
+    term: u64,
     chain: Chain,
     reporter: Reporter,
     networks: Networks,
@@ -125,6 +129,7 @@ impl Agent {
             strays: BTreeMap::new(),
             session: None,
             session_since: Timestamp::ZERO,
+            term: 0,
             chain: Chain::default(),
             reporter: Reporter::default(),
             networks: Networks::default(),
@@ -140,7 +145,7 @@ impl Agent {
         let mut out = Vec::new();
         let touched = match input {
             Input::Restored { tasks, found } => self.restored(tasks, found, now, &mut out),
-            Input::Connected(session) => self.connected(session, now),
+            Input::Connected(session, term) => self.connected(session, term, now, &mut out),
             Input::Lost(reason) => self.lost(reason, now, &mut out),
             Input::Assigned(session, message) => self.assigned(session, &message, now, &mut out),
             Input::OpFinished(task, op, outcome) => self.finished(task, op, outcome, now, &mut out),
@@ -245,7 +250,20 @@ impl Agent {
         self.tasks.keys().copied().collect()
     }
 
-    fn connected(&mut self, session: SessionId, now: Timestamp) -> BTreeSet<TaskId> {
+    /// Nothing that a leader says is taken after something of a later one: it may have been asleep since, and
+    /// its set is one of then.
+    fn connected(
+        &mut self,
+        session: SessionId,
+        term: u64,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) -> BTreeSet<TaskId> {
+        if term < self.term {
+            out.push(Effect::HangUp);
+            return BTreeSet::new();
+        }
+        self.term = term;
         self.session = Some(session);
         self.session_since = now;
         self.chain.reset();

@@ -198,6 +198,7 @@ impl World {
             }
             Effect::ApplyNetworks(turn, _) => self.handle(Input::NetworksApplied(turn)),
             Effect::ReportNetworks(_) => self.handle(Input::NetworksReported),
+            Effect::HangUp => unreachable!("all sessions are of one leader"),
             Effect::Resync => self.resync = true,
             Effect::WakeAt(at) => self.wake = Some(at),
         }
@@ -230,7 +231,7 @@ impl World {
     fn send(&mut self, times: u32) {
         if std::mem::take(&mut self.connect) {
             self.sessions += 1;
-            self.handle(Input::Connected(self.session()));
+            self.handle(Input::Connected(self.session(), 1));
             self.resync = true;
         }
         let message = if std::mem::take(&mut self.resync) { self.whole() } else { self.part() };

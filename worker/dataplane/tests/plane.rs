@@ -22,7 +22,7 @@ use swarm_types::task::Task;
 use swarm_worker_agent::executor::{ExecError, NetworkService, TaskNetworks};
 use swarm_worker_dataplane::{DataPlane, Settings};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A folder for one test.
 struct Place {

@@ -30,6 +30,7 @@ pub(crate) struct State {
     pub(crate) seen: BTreeMap<TaskId, Vec<TaskStatus>>,
     pub(crate) refuse_statuses: bool,
     pub(crate) deaf: bool,
+    pub(crate) term: u64,
     pub(crate) sessions: u64,
     pub(crate) heartbeats: u64,
     pub(crate) goodbyes: u64,
@@ -74,7 +75,7 @@ impl Manager {
         self.state.lock().unwrap()
     }
 
-    /// Waits for a condition; panics with `what` after ten seconds.
+    /// Waits for a condition; panics with `what` after a minute.
     pub(crate) async fn until<T>(&self, what: &str, mut find: impl FnMut(&State) -> Option<T>) -> T {
         wait_for(what, || find(&self.state())).await
     }
@@ -84,6 +85,11 @@ impl Manager {
         if let Some(out) = &state.out {
             drop(out.send(Ok(v1::SessionMessage { message: Some(message) })));
         }
+    }
+
+    /// Ends the session.
+    pub(crate) fn hang_up(&self) {
+        self.state().out = None;
     }
 
     pub(crate) fn want(&self, id: &str, image: &str, desired: TaskState) {
@@ -124,7 +130,7 @@ impl Manager {
 }
 
 pub(crate) async fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = find() {
             return found;
@@ -183,6 +189,7 @@ impl Dispatcher for Manager {
             session_id: format!("session{}", state.sessions),
             heartbeat_period_ms: 20,
             cluster: Some(state.cluster()),
+            term: state.term,
         });
         let whole = state.whole();
         for message in [registered, whole] {

@@ -71,7 +71,7 @@ impl Node {
     }
 
     async fn stopped(mut self) {
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.set.join_next()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.set.join_next()).await;
         ended.expect("the agent ends in time").expect("one task").expect("no panic");
     }
 
@@ -233,6 +233,33 @@ async fn a_manager_that_does_not_answer_heartbeats_is_left() {
     world.manager.until("heartbeats", |s| (s.heartbeats > 3).then_some(())).await;
     world.manager.state().deaf = true;
     world.session(2).await;
+}
+
+#[tokio::test]
+async fn a_leader_of_the_past_is_not_obeyed() {
+    let world = World::new().await;
+    world.manager.state().term = 2;
+    let node = world.node();
+    world.manager.want("t1", "image:1", TaskState::Running);
+    world.manager.task_is("t1", TaskState::Running).await;
+    // It slept since the term before, and its set does not name the task.
+    let wanted = {
+        let mut state = world.manager.state();
+        state.term = 1;
+        std::mem::take(&mut state.wanted)
+    };
+    world.manager.hang_up();
+    world.session(3).await;
+    assert_eq!(world.executor.running(), [TaskId::new("t1")]);
+    {
+        let mut state = world.manager.state();
+        (state.term, state.wanted) = (3, wanted);
+    }
+    world.manager.task_is("t1", TaskState::Running).await;
+    world.manager.want("t2", "image:1", TaskState::Running);
+    world.manager.task_is("t2", TaskState::Running).await;
+    node.stop().await;
+    assert_eq!(world.executor.running(), [TaskId::new("t1"), TaskId::new("t2")]);
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ fn words(effects: &[Effect]) -> String {
             format!("report networks {} problems {}", report.applied, report.problems.len())
         }
         Effect::Resync => "resync".into(),
+        Effect::HangUp => "hang up".into(),
         Effect::WakeAt(at) => format!("wake +{}", at.since(NOW).as_millis()),
     };
     effects.iter().map(word).collect::<Vec<_>>().join("; ")
@@ -67,7 +68,7 @@ impl Bench {
         bench
     }
     fn connected(mut self) -> Self {
-        self.does(Input::Connected("s".into()));
+        self.does(Input::Connected("s".into(), 1));
         self
     }
     fn does(&mut self, input: Input) -> String {
@@ -204,9 +205,9 @@ fn cut_off_tasks_go_on_and_their_statuses_are_owed() {
     assert_eq!(b.does(Input::Lost(LostReason::Broken)), "connect");
     assert_eq!(b.finished("a", Op::Wait, ended(0)), "persist a=complete");
     assert_eq!(b.does(Input::Lost(LostReason::Broken)), "connect");
-    assert_eq!(b.does(Input::Connected("s2".into())), "report a=complete");
+    assert_eq!(b.does(Input::Connected("s2".into(), 1)), "report a=complete");
     assert_eq!(b.does(Input::Lost(LostReason::Redirected)), "connect");
-    assert_eq!(b.does(Input::Connected("s3".into())), "report a=complete");
+    assert_eq!(b.does(Input::Connected("s3".into(), 1)), "report a=complete");
 }
 
 #[test]
@@ -214,7 +215,7 @@ fn a_status_that_died_with_a_leader_is_owed_again() {
     let mut b = Bench::new().connected().running("a");
     assert_eq!(b.agent.owed(), 0);
     b.does(Input::Lost(LostReason::Broken));
-    b.does(Input::Connected("s".into()));
+    b.does(Input::Connected("s".into(), 1));
     // The new leader still thinks that the task is assigned only.
     assert_eq!(b.assigned(set(1, &[task("a", TaskState::Running)])), "report a=running");
 }
@@ -256,7 +257,7 @@ fn a_restarted_daemon_finds_what_runs_and_starts_nothing_by_itself() {
     let input = Input::Restored { tasks: tasks.into_iter().map(Arc::new).collect(), found };
     assert_eq!(b.does(input), "persist died=failed; connect; wait gone; wait runs");
     assert_eq!(
-        b.does(Input::Connected("s".into())),
+        b.does(Input::Connected("s".into(), 1)),
         "report died=failed,fresh=accepted,gone=running,made=accepted,runs=running"
     );
     let gone = Outcome::Failed(Failure { temporary: false, err: "container is gone".into() });
@@ -352,7 +353,7 @@ fn what_nobody_waits_for_is_ignored() {
 fn sessions_that_do_not_last_are_begun_ever_more_slowly() {
     let mut b = Bench::new();
     let wait = |b: &mut Bench, lasts: u64| {
-        b.does(Input::Connected("s".into()));
+        b.does(Input::Connected("s".into(), 1));
         b.assigned(set(1, &[]));
         b.now = b.now.plus(Duration::from_secs(lasts));
         match b.agent.handle(Input::Lost(LostReason::Broken), b.now).as_slice() {
@@ -379,4 +380,21 @@ fn what_is_final_for_the_managers_is_final_here() {
     theirs.status.state = TaskState::Shutdown;
     bench.assigned(set(1, &[theirs]));
     assert_eq!(bench.agent.task("a".into()).unwrap().task().status.state, TaskState::Shutdown);
+}
+
+#[test]
+fn nothing_is_taken_of_a_leader_of_the_past() {
+    let mut b = Bench::new().running("a");
+    b.does(Input::Lost(LostReason::Broken));
+    assert_eq!(b.does(Input::Connected("new".into(), 7)), "");
+    b.does(Input::Assigned("new".into(), set(1, &[task("a", TaskState::Running)])));
+    b.does(Input::Lost(LostReason::Broken));
+    // One that slept since before term 7 knows nothing of `a`.
+    assert_eq!(b.does(Input::Connected("old".into(), 6)), "hang up");
+    assert_eq!(b.does(Input::Assigned("old".into(), set(9, &[]))), "");
+    let networks = NetworksMessage { kind: AssignmentsKind::Complete, results_in: 1, changes: vec![] };
+    assert_eq!(b.does(Input::Networks("old".into(), networks)), "");
+    assert_eq!(b.state("a"), TaskState::Running);
+    b.does(Input::Lost(LostReason::Broken));
+    assert_eq!(b.does(Input::Connected("same".into(), 7)), "report a=running");
 }
