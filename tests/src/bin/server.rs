@@ -3,8 +3,9 @@
 //!
 //! `server [late-ms]` waits so long and then listens on port 80 (TCP, HTTP/1.1) and 9000 (UDP). `/` says who
 //! answers and whom it sees; `/slow?ms=N` says so after N milliseconds. A datagram is answered the same way.
-//! On SIGTERM nothing new is accepted, what waits to be accepted still is; every connection gets the answer
-//! to its next request, told to close, and those that have none for [`LINGER`] end.
+//! On SIGTERM every connection gets the answer to its next request, told to close, and those that have none
+//! for [`LINGER`] end. New connections should not come any more: for [`LATE`] they are taken, and told that
+//! they are late.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,9 @@ use tokio::time::timeout;
 /// How long a stopping server waits for the next request of a connection: longer than any client of the
 /// tests pauses on a loaded machine, shorter than the grace period.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long new connections are taken after SIGTERM, which is how those that should not come are found.
+const LATE: Duration = Duration::from_millis(300);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
@@ -49,8 +53,14 @@ async fn main() -> io::Result<()> {
         while connections.try_join_next().is_some() {}
     }
     // `biased`: whatever waited was accepted before the signal was looked at
-    drop(listener);
     stopping.send_replace(true);
+    let late = async {
+        while let Ok((stream, peer)) = listener.accept().await {
+            connections.spawn(serve(stream, peer, format!("late:{name}"), stopped.clone()));
+        }
+    };
+    timeout(LATE, late).await.ok();
+    drop(listener);
     while connections.join_next().await.is_some() {}
     Ok(())
 }

@@ -20,8 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// A connection that takes longer has lost a packet of its beginning (the kernel's first retry is after a
 /// second), or the machine slept.
 const SLOW: Duration = Duration::from_millis(950);
-/// New connections at once: a server that hangs is told by its failures, not by memory.
-const MOST: usize = 2000;
+/// New connections at once: a machine that cannot keep up is not buried.
+const MOST: usize = 100;
+
+const REFUSED: &str = "connect: Connection refused";
 
 /// What one source asks for.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct Report {
     pub by_server: BTreeMap<String, u64>,
     /// What failed, when (since the load began), and why.
     pub failures: Vec<String>,
+    /// The same of connections that were refused: nobody listened.
+    pub refused: Vec<String>,
     /// Connections whose first packet had to be sent again.
     pub slow_connects: u64,
 }
@@ -140,11 +144,19 @@ impl Source {
     fn tell(&self, what: &str, target: SocketAddr, answer: Result<String, String>) {
         let mut report = self.shared.report.lock().unwrap();
         match answer {
+            Ok(server) if server.starts_with("late:") => {
+                report
+                    .failures
+                    .push(format!("{:?} {what} at {target}: came to {server}", self.began.elapsed()));
+            }
             Ok(server) => {
                 self.shared.answered.fetch_add(1, Ordering::Relaxed);
                 *report.by_server.entry(server).or_default() += 1;
             }
-            Err(why) => report.failures.push(format!("{:?} {what} at {target}: {why}", self.began.elapsed())),
+            Err(why) => {
+                let list = if why.starts_with(REFUSED) { &mut report.refused } else { &mut report.failures };
+                list.push(format!("{:?} {what} at {target}: {why}", self.began.elapsed()));
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use swarm_tests::hosts::{Hosts, Inside, TaskRow, until, until_in};
 
 use crate::network_names::addrs;
@@ -73,6 +74,10 @@ fn connected(to: SocketAddr, name: &str) -> Option<TcpStream> {
     let length = stream.read(&mut answer).ok()?;
     String::from_utf8_lossy(&answer[..length]).contains(name).then_some(())?;
     stream.write_all(b"GET /slow?ms=600000 HTTP/1.1\r\n\r\n").ok()?;
+    // who is silent is found out by the kernel's probes only
+    setsockopt(&stream, sockopt::KeepAlive, &true).ok()?;
+    setsockopt(&stream, sockopt::TcpKeepIdle, &1).ok()?;
+    setsockopt(&stream, sockopt::TcpKeepInterval, &1).ok()?;
     Some(stream)
 }
 

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
-use swarm_tests::hosts::{Hosts, Inside, TaskRow, until};
+use swarm_tests::hosts::{Hosts, Inside, TaskRow, until, until_in};
 
 use crate::ask::{self, LOCAL, ask, question, reverse, tcp, udp};
+use crate::network_update::patient;
 
 #[test]
 fn names_of_every_kind() {
-    let mut hosts = Hosts::up(1, 1);
+    let mut hosts = patient(1, 1);
     hosts.expect_log(&["names of the world cannot be looked up", "no resolver of /etc/resolv.conf"]);
     hosts.ok("m1", "network create --ipv6 --subnet 10.40.0.0/24 --subnet fd00:40::/64 front");
     hosts.ok("m1", "network create --subnet 10.41.0.0/24 back");
@@ -299,7 +300,7 @@ fn a_flood_of_one_task_leaves_others_their_answers(asker: &Inside, lone: &Inside
 fn too_much_for_a_datagram(h: &Hosts, from: &Inside) {
     h.ok("m1", "service create -d --stop-grace-period 200ms --name many --replicas 60 --endpoint-mode dnsrr --network back demo:1 sleep 1000");
     let mut small = None;
-    until("all have names", || {
+    until_in(Duration::from_secs(120), "all have names", || {
         let reply = from.run(|| ask::tcp(LOCAL, "many", RecordType::A));
         assert!(!reply.is_cut, "{reply:?}");
         reply.data.len() == 60 && {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use swarm_tests::hosts::{Hosts, Said, TaskRow, until};
 
-use crate::network_update::address;
+use crate::network_update::{address, patient};
 
 /// A packet of SCTP with the right sum, by a raw socket: the kernel need not know the protocol.
 const PACKET: &str = r#"
@@ -48,7 +48,7 @@ print(peer[0], *struct.unpack("!HH", data[20:24]), data[32])
 
 #[test]
 fn sctp_is_led_to_tasks() {
-    let mut hosts = Hosts::up(1, 1);
+    let mut hosts = patient(1, 1);
     let lacks = !std::path::Path::new("/proc/net/sctp").exists();
     if lacks {
         hosts.expect_log(&["port 8132/sctp"]);
