@@ -4,8 +4,11 @@
 //! ERROR line that was not expected and on anything that is left on the machine.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // only tests use it: a failure is a panic
 
+mod inside;
 mod said;
+mod server;
 mod task;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,8 +20,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use swarm_deploy_dev::{Cluster, Programs, Settings, demo_image, leftovers};
 
+pub use inside::Inside;
 pub use said::{Said, words};
 pub use task::TaskRow;
+pub use traffic::{Load, Report, Traffic};
 
 /// How long a condition may take to come true, on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

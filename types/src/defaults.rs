@@ -59,6 +59,8 @@ pub const DATA_PATH_PORT: u16 = 4789;
 pub const TUNNEL_PORT: u16 = 4790;
 /// Life of the tunnels' keys.
 pub const KEY_ROTATION: Duration = Duration::from_secs(12 * 3600);
+/// Shortest life of the tunnels' keys: a change takes several messages between managers and nodes.
+pub const MIN_KEY_ROTATION: Duration = Duration::from_secs(1);
 /// Time before a freed address may be given out again.
 pub const ADDRESS_QUARANTINE: Duration = Duration::from_secs(10);
 /// Published ports that the managers choose from.

@@ -98,6 +98,9 @@ pub fn cluster(spec: &ClusterSpec) -> Result<(), Invalid> {
     if spec.snapshot_interval == 0 {
         return invalid("snapshot-interval", "must be at least 1");
     }
+    if spec.key_rotation < defaults::MIN_KEY_ROTATION {
+        return invalid("key-rotation", "a tunnel's key must live for at least 1s");
+    }
     network::pools(spec)?;
     network::data_path_port(spec.data_path_port)
 }
@@ -275,5 +278,13 @@ mod tests {
     fn certificates_live_an_hour_at_least() {
         let spec = ClusterSpec { cert_expiry: Duration::from_secs(60), ..ClusterSpec::default() };
         assert_eq!(cluster(&spec).unwrap_err().field, "cert-expiry");
+    }
+
+    #[test]
+    fn keys_live_a_second_at_least() {
+        let spec = ClusterSpec { key_rotation: Duration::from_millis(999), ..ClusterSpec::default() };
+        assert_eq!(cluster(&spec).unwrap_err().field, "key-rotation");
+        let spec = ClusterSpec { key_rotation: Duration::from_secs(1), ..ClusterSpec::default() };
+        assert_eq!(cluster(&spec), Ok(()));
     }
 }

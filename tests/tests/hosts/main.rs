@@ -2,6 +2,7 @@
 //! reference, each a function with its name, several to a cluster. Run as root by `cargo xtask test hosts`.
 #![allow(clippy::unwrap_used)] // all of this is test
 
+mod ask;
 mod images;
 mod joining;
 mod leader;
@@ -9,6 +10,12 @@ mod logs;
 mod loss;
 mod luck;
 mod managers;
+mod network_choice;
+mod network_death;
+mod network_keys;
+mod network_names;
+mod network_sctp;
+mod network_update;
 mod networks;
 mod placement;
 mod process;

@@ -10,9 +10,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, listen,
+    setsockopt, socket, sockopt,
 };
 use swarm_types::endpoint::{Protocol, PublishMode};
 use swarm_types::network_set::NetworkProblem;
@@ -60,7 +61,14 @@ impl Holds {
 
     /// Whether a port of this node can be had: it is held, or nobody has it.
     pub(crate) fn is_free(&self, key: &PortKey) -> io::Result<()> {
-        if self.held.contains_key(key) { Ok(()) } else { hold(key).map(drop) }
+        if self.held.contains_key(key) {
+            return Ok(());
+        }
+        match hold(key) {
+            // nobody can have it, and a program that brings its own SCTP needs none of the kernel's
+            Err(e) if is_unknown(&e) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -85,9 +93,19 @@ fn problem(key: &PortKey, holder: &Holder, error: &io::Error) -> NetworkProblem 
                  comes to it goes to the service; stop the program, or publish another port"
             )
         }
+        _ if is_unknown(error) => format!(
+            "the kernel of this node has no SCTP (service `{service}` publishes it): packets are led to its tasks, \
+             which can answer only if they bring an SCTP of their own; load the kernel's module sctp"
+        ),
         _ => format!("cannot be held for service `{service}`: {error}"),
     };
     NetworkProblem { subject: format!("port {key}"), text }
+}
+
+/// The kernel does not have the protocol.
+fn is_unknown(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT))
 }
 
 /// A port that nobody has, for a host-mode port without a number.
@@ -133,8 +151,12 @@ fn hold(key: &PortKey) -> io::Result<Held> {
                 carriers.spawn(proxy::udp(std::net::UdpSocket::from(socket), inward));
             }
         }
-        // The kernel may not have it; the rules lead it all the same.
-        Protocol::Sctp => {}
+        Protocol::Sctp => {
+            let addrs = [v4.map(IpAddr::from), v6.map(IpAddr::from)];
+            for addr in addrs.into_iter().flatten() {
+                sockets.push(hold_sctp((addr, key.port).into())?);
+            }
+        }
     }
     Ok(Held { _sockets: sockets, _carriers: carriers })
 }
@@ -145,9 +167,13 @@ fn has_v6() -> bool {
 }
 
 fn open(addr: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+    open_as(addr, kind, None)
+}
+
+fn open_as(addr: SocketAddr, kind: SockType, protocol: Option<SockProtocol>) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, kind, flags, None)?;
+    let socket = socket(family, kind, flags, protocol)?;
     if addr.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
@@ -181,6 +207,13 @@ fn hold_udp(addr: SocketAddr) -> io::Result<OwnedFd> {
     const DISCARD: u16 = 9;
     let socket = udp(addr)?;
     connect(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((Ipv4Addr::LOCALHOST, DISCARD))))?;
+    Ok(socket)
+}
+
+/// Bound and not listening, as with TCP.
+fn hold_sctp(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open_as(addr, SockType::Stream, Some(SockProtocol::Sctp))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(addr))?;
     Ok(socket)
 }
 
@@ -233,5 +266,17 @@ mod tests {
         drop(program);
         holds.update(&wants(key));
         assert!(!holds.has_failed() && holds.is_free(&key).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_kernel_without_sctp_is_a_problem_to_be_told() {
+        let key = key(Protocol::Sctp, 9);
+        let mut holds = Holds::default();
+        holds.update(&wants(key));
+        let known = open_as(([0, 0, 0, 0], 0).into(), SockType::Stream, Some(SockProtocol::Sctp)).is_ok();
+        let problem = holds.problems().next();
+        assert_eq!(problem.is_none(), known, "{problem:?}");
+        assert!(known || problem.is_some_and(|p| p.subject == "port 9/sctp" && p.text.contains("no SCTP")));
+        assert!(holds.is_free(&key).is_ok());
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     /// Old snapshots kept beside the newest [default: 0]
     #[arg(long, value_name = "N")]
     max_snapshots: Option<u64>,
+    /// Life of the keys of encrypted networks, at least 1s [default: 12h]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    key_rotation: Option<Duration>,
 }
 
 impl Settings {
@@ -35,6 +38,7 @@ impl Settings {
         spec.cert_expiry = self.cert_expiry.unwrap_or(spec.cert_expiry);
         spec.snapshot_interval = self.snapshot_interval.unwrap_or(spec.snapshot_interval);
         spec.max_snapshots = self.max_snapshots.unwrap_or(spec.max_snapshots);
+        spec.key_rotation = self.key_rotation.unwrap_or(spec.key_rotation);
         swarm_types::valid::cluster(spec)
     }
 }

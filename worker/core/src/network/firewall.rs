@@ -183,6 +183,8 @@ pub enum Field {
     Mark,
     /// `fib daddr type`; local is 2.
     FibDestinationType,
+    /// `fib daddr oif`, whether there is one: 1, or 0 for `missing`, which local addresses are too.
+    FibDestinationDevice,
     /// VXLAN network identifier (`@th,96,24`).
     Vni,
     /// `meta nfproto`; IPv4 is 2, IPv6 is 10.

@@ -27,7 +27,7 @@ use super::ground::Ground;
 use super::ingress::{self, ESTABLISHED, RELATED};
 use super::kernel::{Link, LinkKind, Namespace, Place, Route, Way};
 use super::port::{Held, Ports};
-use super::sandbox::{DNAT, DSTNAT, FILTER, SRCNAT, Sandbox};
+use super::sandbox::{DNAT, DSTNAT, FILTER, LOCAL, SRCNAT, Sandbox};
 
 /// What the host's part is made of.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +47,6 @@ pub(crate) const TABLE: &str = "sw_host";
 const FIRST: i32 = -350;
 /// After all others have.
 const LAST: i32 = 300;
-/// `fib daddr type`: an address of this host.
-const LOCAL: u32 = 2;
 
 impl Host<'_> {
     /// All of it.

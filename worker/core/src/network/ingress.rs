@@ -21,7 +21,7 @@ use super::firewall::{
     Chain, ChainKind, Compare, Family, Field, HookPoint, MapElements, Rule, Statement, Table, Value, Verdict,
 };
 use super::kernel::{self, Link, LinkKind, Mac, Namespace, Place, Route, Way};
-use super::sandbox::{FILTER, MANGLE, RAW, SRCNAT, Sandbox, spoof};
+use super::sandbox::{FILTER, MANGLE, RAW, SRCNAT, Sandbox, gone, spoof};
 
 /// The versions that go in and out here, each with the node's own address and the gateway.
 pub(crate) fn entries(sandbox: &Sandbox<'_>) -> Vec<(Version, IpAddr, IpAddr)> {
@@ -90,6 +90,7 @@ fn table(sandbox: &Sandbox<'_>, version: Version) -> Table {
         .map("zone_by_mac", &[Field::EtherSaddr], MapElements::Zones(zones))
         .map("mark_by_mac", &[Field::EtherSaddr], MapElements::Marks(marks))
         .chain("c_raw", filter(HookPoint::Prerouting, RAW, raw(sandbox, version)))
+        .chain("c_gone", gone())
         .chain("c_mangle", filter(HookPoint::Prerouting, MANGLE, mangle()))
         .chain("c_fwd", filter(HookPoint::Forward, FILTER, forward(version)).dropping())
         // Empty, and yet needed: it changes the port when two clients' connections through two nodes

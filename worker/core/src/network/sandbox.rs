@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use swarm_types::endpoint::Protocol;
 use swarm_types::id::{ServiceId, TaskId};
 use swarm_types::network::NetworkDriver;
 use swarm_types::network_set::NetworkPart;
 
-use super::address::{self, GATEWAY_MAC, MAIN, VXLAN, Version};
+use super::address::{self, GATEWAY_MAC, MAIN, VXLAN, Version, protocol_number};
 use super::firewall::{
     Chain, ChainKind, Compare, Field, HookPoint, MapElements, Rule, Statement, Table, Value,
 };
@@ -56,6 +57,7 @@ pub(crate) const TABLE: &str = "sw_net";
 pub(crate) const RAW: i32 = -300;
 pub(crate) const MANGLE: i32 = -150;
 pub(crate) const DSTNAT: i32 = -100;
+pub(crate) const AFTER_DSTNAT: i32 = -90;
 pub(crate) const FILTER: i32 = 0;
 pub(crate) const SRCNAT: i32 = 100;
 
@@ -132,6 +134,7 @@ impl Sandbox<'_> {
                 Chain::base(ChainKind::Filter, HookPoint::Prerouting, RAW, vec![spoof(version, &[VXLAN])]),
             )
             .chain("c_pre", Chain::base(ChainKind::Nat, HookPoint::Prerouting, DSTNAT, vec![pre]))
+            .chain("c_gone", gone())
             .chain("c_post", Chain::base(ChainKind::Nat, HookPoint::Postrouting, SRCNAT, vec![post]));
         table.chains.extend(vips.chains);
         table
@@ -184,6 +187,8 @@ impl Sandbox<'_> {
     }
 }
 
+/// Of `fib daddr type`: an address of this namespace.
+pub(crate) const LOCAL: u32 = 2;
 /// Bit of `ct status`: the other end was chosen by us.
 pub(crate) const DNAT: u32 = 32;
 
@@ -195,6 +200,23 @@ pub(crate) fn spoof(version: Version, others: &[&str]) -> Rule {
     statements.push(Statement::InSet(key, Compare::IsNot, "own".into()));
     statements.push(Statement::Verdict(super::firewall::Verdict::Drop));
     Rule::new(statements).said("a task sends in its own name only")
+}
+
+/// Who speaks to an address that nobody has is told so, with what ends a connection: "no route", which the
+/// kernel would answer, does not. Those of a node that has died would hang until they give up.
+pub(crate) fn gone() -> Chain {
+    let protocols = [Protocol::Tcp, Protocol::Udp].map(protocol_number);
+    let rule = |protocol| {
+        Rule::new([
+            Statement::is(Field::L4Proto, Value::Protocol(protocol)),
+            Statement::not(Field::FibDestinationType, LOCAL),
+            Statement::is(Field::FibDestinationDevice, 0),
+            Statement::Reject,
+        ])
+        .said("nobody has this address")
+    };
+    let rules = protocols.map(rule).into();
+    Chain::base(ChainKind::Filter, HookPoint::Prerouting, AFTER_DSTNAT, rules)
 }
 
 /// A route of the main table.

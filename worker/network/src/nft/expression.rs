@@ -102,11 +102,22 @@ pub(crate) fn payload_set(header: Header, offset: u32, length: u32, from: Regist
 /// What kind of address the destination is.
 pub(crate) fn fib_destination_type(to: Register) -> LowExpression {
     const TYPE: u32 = 3;
+    fib(to, TYPE, 0)
+}
+
+/// Whether there is a device that leads to the destination.
+pub(crate) fn fib_destination_device(to: Register) -> LowExpression {
+    const DEVICE: u32 = 1;
+    const PRESENT: u32 = 32;
+    fib(to, DEVICE, PRESENT)
+}
+
+fn fib(to: Register, what: u32, flags: u32) -> LowExpression {
     const DESTINATION: u32 = 2;
     make("fib", |w| {
         w.be32(1, to.number());
-        w.be32(2, TYPE);
-        w.be32(3, DESTINATION);
+        w.be32(2, what);
+        w.be32(3, DESTINATION | flags);
     })
 }
 

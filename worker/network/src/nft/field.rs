@@ -32,11 +32,12 @@ enum Source {
     Meta(u32),
     Ct(u32),
     Payload(Header, u32),
-    Fib,
+    FibType,
+    FibDevice,
 }
 
 pub(crate) fn shape(field: Field) -> Shape {
-    use Source::{Ct, Fib, Meta, Payload};
+    use Source::{Ct, FibDevice, FibType, Meta, Payload};
     let (bytes, kind, native, source) = match field {
         Field::Iifname => (NAME_BYTES, kind::NAME, true, Meta(meta::IIFNAME)),
         Field::Oifname => (NAME_BYTES, kind::NAME, true, Meta(meta::OIFNAME)),
@@ -53,7 +54,8 @@ pub(crate) fn shape(field: Field) -> Shape {
         Field::CtDirection => (1, kind::CT_DIRECTION, true, Ct(ct::DIRECTION)),
         Field::CtMark => (4, kind::MARK, true, Ct(ct::MARK)),
         Field::Mark => (4, kind::MARK, true, Meta(meta::MARK)),
-        Field::FibDestinationType => (4, kind::FIB_TYPE, true, Fib),
+        Field::FibDestinationType => (4, kind::FIB_TYPE, true, FibType),
+        Field::FibDestinationDevice => (1, kind::INTEGER, true, FibDevice),
         Field::Vni => (3, kind::INTEGER, false, Payload(Header::Transport, 12)),
         Field::NfProto => (1, kind::NFPROTO, true, Meta(meta::NFPROTO)),
         Field::TcpFlags => (1, kind::TCP_FLAG, false, Payload(Header::Transport, 13)),
@@ -77,7 +79,8 @@ pub(crate) fn load_start(shape: &Shape, bytes: usize, to: Register) -> Option<Lo
         _ if bytes != shape.bytes => None,
         Source::Meta(key) => Some(expr::meta(key, to)),
         Source::Ct(key) => Some(expr::ct(key, to)),
-        Source::Fib => Some(expr::fib_destination_type(to)),
+        Source::FibType => Some(expr::fib_destination_type(to)),
+        Source::FibDevice => Some(expr::fib_destination_device(to)),
     }
 }
 
