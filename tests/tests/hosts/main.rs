@@ -2,6 +2,8 @@
 //! reference, each a function with its name, several to a cluster. Run as root by `cargo xtask test hosts`.
 #![allow(clippy::unwrap_used)] // all of this is test
 
+mod churn;
+mod compare;
 mod images;
 mod joining;
 mod leader;
@@ -9,7 +11,12 @@ mod logs;
 mod loss;
 mod luck;
 mod managers;
+mod network_churn;
+mod network_harm;
+mod network_partition;
 mod networks;
 mod placement;
+mod probe;
 mod process;
 mod scaling;
+mod steady;
