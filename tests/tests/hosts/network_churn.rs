@@ -21,7 +21,7 @@ const NO_RESOLVER: &[&str] = &["names of the world cannot be looked up", "no res
 
 #[test]
 fn services_change_at_random_under_load() {
-    let mut hosts = Hosts::up(3, 2);
+    let mut hosts = super::probe::up(3, 2);
     hosts.expect_log(NO_RESOLVER);
     let world = World::new(&hosts, &NODES);
     let mut churn = Churn::new(&hosts, world.seed);
@@ -42,7 +42,7 @@ fn services_change_at_random_under_load() {
 
 #[test]
 fn leaders_lose_their_power_while_services_change() {
-    let mut hosts = Hosts::up(3, 2);
+    let mut hosts = super::probe::up(3, 2);
     hosts.expect_log(&["node is down"]);
     hosts.expect_log(NO_RESOLVER);
     let world = World::new(&hosts, &["w1", "w2"]);

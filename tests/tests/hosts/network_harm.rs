@@ -15,7 +15,7 @@ const SAID: Duration = Duration::from_secs(25);
 
 #[test]
 fn what_others_change_is_put_right() {
-    let mut hosts = Hosts::up(1, 1);
+    let mut hosts = super::probe::up(1, 1);
     hosts.expect_log(&[
         "what others changed was put right",
         "the device sw-wg0 was changed",
@@ -50,7 +50,7 @@ fn what_others_change_is_put_right() {
 
 #[test]
 fn what_is_in_the_way_is_said() {
-    let mut hosts = Hosts::up(1, 1);
+    let mut hosts = super::probe::up(1, 1);
     hosts.expect_log(&[
         "subject=\"firewall\" problem=\"chain FORWARD of table ip filter drops",
         "subject=\"firewall\" problem=\"the chain FORWARD of iptables (legacy) drops",
@@ -140,7 +140,7 @@ fn state(h: &Hosts, place: &std::path::Path) -> Vec<String> {
     let script = h.scratch().join("look.sh");
     let settings = "sysctl net.ipv4.ip_forward; sysctl -e net.ipv4.conf.sw-ing.route_localnet";
     std::fs::write(&script, format!("{}; {settings}", compare::LOOK)).unwrap();
-    let said = h.sh("w1", &format!("nsenter --net={} sh {} 2>&1", place.display(), script.display()));
+    let said = h.sh("w1", &format!("nsenter --net={} sh {} 2>/dev/null", place.display(), script.display()));
     let mut lines: Vec<String> = compare::pieces(&said.out).collect();
     lines.sort();
     lines

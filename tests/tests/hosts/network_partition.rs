@@ -15,7 +15,7 @@ const NODES: [&str; 4] = ["m1", "w1", "w2", "w3"];
 /// While one host is away for its minute, the others have bad luck of their own.
 #[test]
 fn d25_a_host_is_cut_off_for_a_minute() {
-    let mut hosts = Hosts::up(1, 3);
+    let mut hosts = super::probe::up(1, 3);
     hosts.expect_log(&["node is down"]);
     hosts.ok("m1", "network create app");
     hosts.ok("m1", "network create --opt encrypted=false clear");

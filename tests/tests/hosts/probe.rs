@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use swarm_tests::hosts::{Hosts, Said, TaskRow, until_in};
@@ -13,6 +13,17 @@ pub(super) const PAGE: &str = "--stop-grace-period 200ms --restart-delay 200ms d
                                sh -c 'mkdir -p /w; hostname > /w/who; exec httpd -f -p 80 -h /w'";
 /// On a busy machine, and after managers that died, it takes a while until all nodes know all.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// One cluster, formed and Ready, with the demo image on every node. On a busy machine a node's session may
+/// end while images are loaded: then they are loaded again.
+pub(super) fn up(managers: usize, workers: usize) -> Hosts {
+    let hosts = Hosts::bare(managers, workers);
+    hosts.cluster.form(Instant::now(), &mut |_| {}).unwrap_or_else(|e| panic!("form: {e:#}"));
+    let file = hosts.image_file("demo:1");
+    let load = format!("image load -q -i {}", file.display());
+    until_in(SETTLING, "all nodes have the image", || hosts.ctl("m1", &load).code == 0);
+    hosts
+}
 
 /// A task whose network and files are looked at from there.
 #[derive(Debug, Clone)]
@@ -77,7 +88,7 @@ impl Probe {
 
     /// Who answers at a name, if somebody does.
     pub(super) fn page_of(&self, name: &str) -> Option<String> {
-        answer(&self.inside(&format!("wget -T 4 -qO- http://{name}/who")))
+        answer(&self.inside(&format!("wget -qO- http://{name}/who")))
     }
 }
 
