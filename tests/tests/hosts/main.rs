@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // all of this is test
 
 mod ask;
+mod churn;
+mod compare;
 mod images;
 mod joining;
 mod leader;
@@ -16,7 +18,12 @@ mod network_keys;
 mod network_names;
 mod network_sctp;
 mod network_update;
+mod network_churn;
+mod network_harm;
+mod network_partition;
 mod networks;
 mod placement;
+mod probe;
 mod process;
 mod scaling;
+mod steady;

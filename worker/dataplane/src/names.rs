@@ -88,8 +88,11 @@ impl Names {
         }
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        !self.failed.is_empty()
+    /// Whether sockets are missing: they could not be made, or somebody has closed them.
+    pub(crate) fn has_failed(&mut self) -> bool {
+        let closed = self.server.take_closed();
+        closed.iter().for_each(|id| drop(self.open.remove(id)));
+        !closed.is_empty() || !self.failed.is_empty()
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {

@@ -210,6 +210,16 @@ impl Server {
         lock(&self.listening).remove(&network);
     }
 
+    /// Networks one of whose sockets was closed by somebody else. Their other sockets are closed too: they
+    /// need all of them anew.
+    pub fn take_closed(&self) -> Vec<NetworkId> {
+        let mut listening = lock(&self.listening);
+        let closed = listening.iter_mut().filter_map(|(id, loops)| loops.try_join_next().map(|_| *id));
+        let closed: Vec<_> = closed.collect();
+        closed.iter().for_each(|id| drop(listening.remove(id)));
+        closed
+    }
+
     /// The networks that have sockets.
     pub fn listening(&self) -> Vec<NetworkId> {
         lock(&self.listening).keys().copied().collect()

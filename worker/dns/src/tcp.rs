@@ -41,7 +41,7 @@ struct Seat {
     source: IpAddr,
 }
 
-/// Answers connections, for ever.
+/// Answers connections until somebody else closes the socket (`ss -K`), which then never works again.
 pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, listener: TcpListener) {
     let flood = Flood::new(shared.settings.questions_per_second, shared.settings.burst);
     let room = Room { shared, network, flood: Mutex::new(flood), by_source: Mutex::default() };
@@ -57,12 +57,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, network: NetworkId, listener: Tcp
                 Some(seat) => drop(connections.spawn(converse(seat, stream))),
                 None => count(&room.shared.tally.connections_refused),
             },
+            Err(error) if is_closed(&error) => {
+                warn!(network.id = %network, %error, "somebody closed the socket for names over TCP");
+                return;
+            }
             Err(error) => {
                 warn!(network.id = %network, %error, "no connections for names on this network");
                 tokio::time::sleep(REST).await;
             }
         }
     }
+}
+
+/// What is said of a listener that does not listen any more.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
 }
 
 impl Seat {

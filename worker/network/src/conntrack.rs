@@ -152,22 +152,30 @@ pub(crate) fn load(socket: &mut Socket) -> Result<Load, Refusal> {
 }
 
 impl Load {
-    /// What is wrong with it, if something is; `before`: packets that had been dropped by then.
-    pub(crate) fn complaint(&self, before: Option<u64>) -> Option<String> {
+    /// Whether there is no room; `before`: packets that had been dropped when last looked.
+    pub(crate) fn is_full(&self, before: Option<u64>) -> bool {
+        let is_dropping = before.is_some_and(|before| self.dropped > before);
+        is_dropping || (self.most > 0 && self.entries >= self.most)
+    }
+
+    /// What is wrong with it, if something is; `full`: there was no room for a connection just now. The
+    /// words stay the same as long as the trouble does: each change of them is told to the managers.
+    pub(crate) fn complaint(&self, full: bool) -> Option<String> {
         const NEARLY: u64 = 95;
-        let Load { entries, most, dropped } = *self;
-        let new = dropped.saturating_sub(before.unwrap_or(dropped));
-        let advice = "raise net.netfilter.nf_conntrack_max on the machine (it is one limit for all of its \
+        let Load { entries, most, .. } = *self;
+        let advice = "raise net.netfilter.nf_conntrack_max on the machine (it is one limit for each of its \
                       network namespaces), or lower net.netfilter.nf_conntrack_tcp_timeout_time_wait";
-        if new > 0 {
+        if full {
             return Some(format!(
-                "the table of tracked connections is full ({entries} of {most}): {new} packets of new connections \
-                 were dropped since the last look; {advice}"
+                "the table of tracked connections is full (it has room for {most}): packets of new connections \
+                 are dropped; {advice}"
             ));
         }
         let is_nearly_full = most > 0 && entries * 100 >= most * NEARLY;
         is_nearly_full.then(|| {
-            format!("the table of tracked connections is nearly full ({entries} of {most}); {advice}")
+            format!(
+                "the table of tracked connections is nearly full ({NEARLY} % of {most} or more); {advice}"
+            )
         })
     }
 }
@@ -187,8 +195,11 @@ mod tests {
     #[test]
     fn a_full_table_is_a_complaint() {
         let load = Load { entries: 10, most: 100, dropped: 5 };
-        assert_eq!(load.complaint(None), None);
-        assert!(load.complaint(Some(3)).is_some_and(|text| text.contains("2 packets")));
-        assert!(Load { entries: 96, ..load }.complaint(Some(5)).is_some_and(|text| text.contains("nearly")));
+        assert!(!load.is_full(None) && !load.is_full(Some(5)) && load.is_full(Some(3)));
+        assert_eq!(load.complaint(false), None);
+        assert!(load.complaint(true).is_some_and(|text| text.contains("is full")));
+        let nearly = Load { entries: 96, ..load };
+        assert!(!nearly.is_full(Some(5)) && nearly.complaint(false).is_some_and(|t| t.contains("nearly")));
+        assert!(Load { entries: 100, ..load }.is_full(None));
     }
 }

@@ -23,6 +23,10 @@ use crate::{check, conntrack, news, probe, sync, sysctl, words};
 
 /// What could not be done is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
+/// After a change of others' rules they are looked at no sooner than this after the last time.
+const REST: Duration = Duration::from_secs(1);
+/// A full table of connections is told of for so long after it.
+const KEEP_FULL: Duration = Duration::from_secs(15);
 
 /// What the thread knows and does.
 pub(crate) struct Engine {
@@ -41,6 +45,9 @@ pub(crate) struct Engine {
     has_plan: bool,
     repair_at: Option<Instant>,
     audit_at: Instant,
+    settings_at: Instant,
+    looked_at: Instant,
+    look_at: Instant,
 }
 
 impl Engine {
@@ -54,7 +61,9 @@ impl Engine {
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        let audit_at = Instant::now() + settings.audit;
+        let now = Instant::now();
+        let (audit_at, settings_at) = (now + settings.audit, now + settings.settings);
+        let look_at = now + settings.look;
         let mut engine = Self {
             settings,
             folder,
@@ -69,6 +78,9 @@ impl Engine {
             has_plan: false,
             repair_at: None,
             audit_at,
+            settings_at,
+            looked_at: now,
+            look_at,
         };
         engine.enter_room(Place::Host, host)?;
         Ok(engine)
@@ -96,6 +108,10 @@ impl Engine {
                 }
             }
             self.read_news();
+            if self.settings_at <= Instant::now() {
+                self.settings_at = Instant::now() + self.settings.settings;
+                self.look_at_settings();
+            }
             if self.repair_at.is_some_and(|at| at <= Instant::now()) {
                 self.repair_at = None;
                 self.repair();
@@ -104,11 +120,16 @@ impl Engine {
                 self.audit_at = Instant::now() + self.settings.audit;
                 self.audit();
             }
+            if self.look_at <= Instant::now() {
+                self.look_around();
+                self.publish();
+            }
         }
     }
 
     fn wait(&self) {
-        let next = self.repair_at.map_or(self.audit_at, |at| at.min(self.audit_at));
+        let next = self.audit_at.min(self.settings_at).min(self.look_at);
+        let next = self.repair_at.map_or(next, |at| at.min(next));
         let left = next.saturating_duration_since(Instant::now());
         let millis = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
         let mut events = [EpollEvent::empty(); 8];
@@ -266,9 +287,28 @@ impl Engine {
         }
     }
 
+    /// Settings that are not as wanted. The kernel tells of forwarding and little else. Those of tasks
+    /// are left to the audit: there are many, and nobody comes there by mistake.
+    fn look_at_settings(&mut self) {
+        for (place, room) in &mut self.rooms {
+            let is_one = !matches!(place, Place::Task(_)) && room.known.is_some();
+            if is_one
+                && sysctl::differences(&room.file, &self.home, &room.want.sysctls)
+                    .is_ok_and(|d| !d.is_empty())
+            {
+                room.doubt_paths();
+                self.repair_at.get_or_insert(Instant::now() + self.settings.settle);
+            }
+        }
+    }
+
     fn read_news(&mut self) {
-        for room in self.rooms.values_mut() {
+        for (place, room) in &mut self.rooms {
             let news = news::read(room);
+            if std::mem::take(&mut room.others_changed) && *place == Place::Host {
+                let soon = (self.looked_at + REST).max(Instant::now() + self.settings.settle);
+                self.look_at = self.look_at.min(soon);
+            }
             let wrong_settings = news.settings
                 && sysctl::differences(&room.file, &self.home, &room.want.sysctls)
                     .is_ok_and(|d| !d.is_empty());
@@ -308,12 +348,13 @@ impl Engine {
             }
             self.repair();
         }
-        self.look_around();
         self.publish();
     }
 
     /// Firewalls of others, and connections for which there is no room.
     fn look_around(&mut self) {
+        let now = Instant::now();
+        (self.looked_at, self.look_at) = (now, now + self.settings.look);
         self.general.clear();
         if let Some(host) = self.rooms.get_mut(&Place::Host) {
             match probe::firewall(host, &self.home) {
@@ -323,7 +364,11 @@ impl Engine {
         }
         for (place, room) in &mut self.rooms {
             let Ok(load) = conntrack::load(&mut room.nft) else { continue };
-            if let Some(text) = load.complaint(room.dropped) {
+            if load.is_full(room.dropped) {
+                room.full_at = Some(now);
+            }
+            let full = room.full_at.is_some_and(|at| now.duration_since(at) < KEEP_FULL);
+            if let Some(text) = load.complaint(full) {
                 let text = format!("{}: {text}", words::place(*place));
                 self.general.push(NetworkProblem { subject: "conntrack".into(), text });
             }

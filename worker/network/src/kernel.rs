@@ -25,13 +25,19 @@ pub struct Settings {
     pub audit: Duration,
     /// After news of a foreign change, more of them are waited for this long before it is repaired.
     pub settle: Duration,
+    /// Settings of this node and of its networks are compared this often: of most of them nobody tells.
+    pub settings: Duration,
+    /// Firewalls of others, and connections for which there is no room, are looked for this often.
+    pub look: Duration,
 }
 
 impl Settings {
-    /// The usual: this namespace, an audit every 30 s, repair after 100 ms.
+    /// The usual: this namespace, an audit every 30 s, repair after 100 ms, settings every second, a look
+    /// around every 5 s.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let (audit, settle) = (Duration::from_secs(30), Duration::from_millis(100));
-        Self { folder: folder.into(), host: None, audit, settle }
+        let (settings, look) = (Duration::from_secs(1), Duration::from_secs(5));
+        Self { folder: folder.into(), host: None, audit, settle, settings, look }
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn read(room: &mut Room) -> News {
     news
 }
 
-/// Others' changes of other tables only move the generation on.
+/// Others' changes of other tables only move the generation on; they may be in our way.
 fn of_tables(room: &mut Room, message: &Message<'_>) -> bool {
     if message.kind & 0xff00 != SUBSYSTEM {
         return false;
@@ -58,6 +58,7 @@ fn of_tables(room: &mut Room, message: &Message<'_>) -> bool {
         let name = first.map(|(_, name)| text(name)).unwrap_or_default();
         let is_ours = room.is_our_table(&name);
         room.tables_changed |= is_ours;
+        room.others_changed |= !is_ours;
         return is_ours;
     }
     let is_wrong = std::mem::take(&mut room.tables_changed);

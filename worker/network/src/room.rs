@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::socket::SockProtocol;
 use swarm_types::network_set::NetworkProblem;
@@ -39,10 +40,14 @@ pub(crate) struct Room {
     pub(crate) indexes: BTreeMap<String, u32>,
     /// Tables of ours were in the news since the last generation was.
     pub(crate) tables_changed: bool,
+    /// Tables of others were in the news.
+    pub(crate) others_changed: bool,
     /// What could not be made so.
     pub(crate) problems: Vec<NetworkProblem>,
     /// Packets that were dropped for want of space for connections, when last looked.
     pub(crate) dropped: Option<u64>,
+    /// When there was no space for connections last.
+    pub(crate) full_at: Option<Instant>,
 }
 
 /// What a namespace has, of what is ours.
@@ -105,8 +110,10 @@ impl Room {
             generation: None,
             indexes: BTreeMap::new(),
             tables_changed: false,
+            others_changed: false,
             problems: Vec::new(),
             dropped: None,
+            full_at: None,
         })
     }
 
