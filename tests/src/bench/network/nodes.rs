@@ -160,6 +160,8 @@ impl Cluster {
         let spec = v1::NetworkSpec {
             annotations: Some(v1::Annotations { name: NETWORK.into(), ..v1::Annotations::default() }),
             subnets: vec![v1::SubnetSpec { subnet: "10.77.0.0/16".into(), ..v1::SubnetSpec::default() }],
+            // a way out would be through the ingress network, which is encrypted: without a kernel nobody does that
+            internal: true,
             not_encrypted: true,
             ..v1::NetworkSpec::default()
         };

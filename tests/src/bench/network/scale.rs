@@ -148,7 +148,8 @@ impl Lab {
         let settings = Settings { host, ..Settings::new(folder.path()) };
         let lab = Lab { kernel: Kernel::open(settings).context("drive the kernel")?, folder };
         ip(&format!("-n {NAMESPACE} link set lo up"))?;
-        ip(&format!("-n {NAMESPACE} link add eth0 type dummy"))?;
+        // the other nodes: nobody is there, and nothing is sent to them
+        ip(&format!("-n {NAMESPACE} link add eth0 type veth peer name others"))?;
         ip(&format!("-n {NAMESPACE} addr add 192.168.7.1/24 dev eth0"))?;
         ip(&format!("-n {NAMESPACE} link set eth0 up"))?;
         Ok(lab)

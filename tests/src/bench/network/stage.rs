@@ -104,7 +104,10 @@ impl Stage {
 
     /// The namespaces that a host's daemon made.
     pub(crate) fn inner(&self, host: &str) -> Result<Vec<Spot>> {
+        let daemon = self.rig.cluster.daemon_pid(host).with_context(|| format!("{host} has no daemon"))?;
         let dir = self.rig.cluster.state_dir(host).with_file_name("run/netns");
+        // they are mounts, which only the host sees
+        let dir = PathBuf::from(format!("/proc/{daemon}/root{}", dir.display()));
         let entries = std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
         Ok(entries.flatten().map(|entry| Spot::file(&entry.path())).collect())
     }
