@@ -122,7 +122,7 @@ fn ways(stage: &Stage, proxies: &[Proxy; 4]) -> Result<Vec<Way>> {
 }
 
 impl Way {
-    fn rows(&self, kind: Kind) -> [Row; 2] {
+    fn rows(&self, kind: Kind) -> [Row; 3] {
         let what = if kind == Kind::Kept { "keep-alive requests" } else { "new connections" };
         [
             Row::new(format!("{}: {what}", self.name), Unit::PerSecond, self.ours.rate(kind))
@@ -131,6 +131,9 @@ impl Way {
             Row::new("  CPU for each", Unit::CpuMicroseconds, self.ours.cost(kind))
                 .peer(Peer::Now("haproxy", self.haproxy.cost(kind)))
                 .target(Target::RatioAtMost(CPU_RATIO)),
+            // without a target: what of the rate is cost, and what is waiting for a turn on a busy machine
+            Row::new("  the same against direct", Unit::CpuMicroseconds, self.ours.cost(kind))
+                .peer(Peer::Now("direct", self.direct.cost(kind))),
         ]
     }
 }

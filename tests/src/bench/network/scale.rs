@@ -83,8 +83,9 @@ async fn changes(lab: &Lab, told: &mut Told, count: usize) -> Result<Sample> {
     Ok(Sample::of(took))
 }
 
+/// Names of devices have the first letters of it, so that those tell.
 fn task(service: u32, slot: u32) -> String {
-    format!("task{service:05}x{slot:03}")
+    format!("{service:05}x{slot:03}")
 }
 
 /// What the node is told, and what of it is here.
