@@ -20,7 +20,7 @@ const MANAGERS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(90);
 
 pub(crate) async fn run(order: &Order) -> Result<Vec<Row>> {
-    let deaths = order.times(300, 200);
+    let deaths = order.times(250, 200);
     let disk = place::directory()?;
     let memory = tempfile::Builder::new().prefix("swarm-bench-").tempdir_in("/dev/shm");
     let memory = memory.context("make a directory in /dev/shm")?;

@@ -18,7 +18,7 @@ pub(crate) async fn run(order: &Order) -> Result<Vec<Row>> {
             example.display()
         );
     }
-    let text = program::output(Command::new(&example).arg(order.times(10, 4).to_string()))?;
+    let text = program::output(Command::new(&example).arg(order.times(5, 3).to_string()))?;
     let figures: Value = serde_json::from_str(&text).context("read what dns_bench says")?;
     let figure = |name: &str| figures[name].as_f64().with_context(|| format!("no {name} in {figures}"));
     Ok(vec![
