@@ -29,6 +29,9 @@ pub const DEMO: &[Need] = &[
     need("busybox-static", "busybox", "is what runs in the demo image"),
 ];
 
+pub const BENCH: &[Need] =
+    &[need("nftables", "nft", "flushes the rules of the data plane, and reads them back")];
+
 pub const TEST: &[Need] = &[
     need("iproute2", "ip", "makes the network namespaces of test hosts"),
     need("util-linux", "nsenter", "starts programs in them"),

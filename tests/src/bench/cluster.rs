@@ -26,9 +26,14 @@ pub(crate) struct Rig {
 impl Rig {
     /// Three managers and as many workers, every node ready, an image on each.
     pub(crate) async fn up(order: &Order, workers: usize) -> Result<Rig> {
+        Rig::of(order, 3, workers).await
+    }
+
+    /// So many managers and workers, every node ready, an image on each.
+    pub(crate) async fn of(order: &Order, managers: usize, workers: usize) -> Result<Rig> {
         let programs =
             Programs { swarmd: order.programs.join("swarmd"), swarmctl: order.programs.join("swarmctl") };
-        let settings = Settings { workers, ..Settings::new(NAME, programs) };
+        let settings = Settings { managers, workers, ..Settings::new(NAME, programs) };
         let places = settings.places.clone();
         let cluster = Cluster::up(&settings, &mut |_| ()).context("start a cluster to measure on")?;
         let rig = Rig { cluster, places };

@@ -43,6 +43,32 @@ pub(crate) fn of_process(pid: i32) -> Result<f64> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
+/// CPU seconds of the threads that these processes have now, to the nanosecond, and of the kernel's threads
+/// that take packets in when programs do not get to it. Packets are otherwise taken in on the account of
+/// whoever sends them.
+pub(crate) fn of_traffic(pids: &[u32]) -> Result<f64> {
+    let mut total = softirq_threads().iter().map(|pid| of_thread(*pid, *pid)).sum::<Result<f64>>()?;
+    for pid in pids {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("look at {pid}"))?;
+        let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+        total += ids.map(|id| of_thread(*pid, id)).sum::<Result<f64>>()?;
+    }
+    Ok(total)
+}
+
+fn of_thread(pid: u32, id: u32) -> Result<f64> {
+    let file = format!("/proc/{pid}/task/{id}/schedstat");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let nanos: f64 = text.split(' ').next().and_then(|n| n.parse().ok()).context("no time in schedstat")?;
+    Ok(nanos / 1e9)
+}
+
+fn softirq_threads() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| program(pid.cast_signed()).starts_with("ksoftirqd/")).collect()
+}
+
 /// Memory of a process in MiB: `Rss` or `Pss` of all its mappings.
 pub(crate) fn memory(pid: i32, kind: &str) -> Result<f64> {
     let file = format!("/proc/{pid}/smaps_rollup");

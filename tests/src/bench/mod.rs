@@ -15,6 +15,7 @@ mod kv;
 mod loss;
 mod machine;
 mod member;
+mod network;
 mod place;
 mod program;
 mod rate;
@@ -47,10 +48,13 @@ cargo xtask bench [NAME…] [--peers] [--quick]
   rate       services created a second, 1 and 8 clients
   failover   leader killed -> next write accepted; clean hand-over
   loss       host killed -> Down -> its tasks run elsewhere
+  network    virtual addresses and published ports against no way in between and haproxy; throughput; a
+             thousand services; names; a dead task among a hundred nodes; rules flushed -> repaired
 
 Without a name: all of them. Needs root.
 --peers   installs Debian's docker.io, containerd, runc, crun and etcd and measures them in the same run
---quick   fewer repetitions, three minutes at most";
+--quick   fewer repetitions, five minutes at most
+`network` installs Debian's haproxy in any case: its targets are ratios to it.";
 
 /// What the user asked for.
 pub(crate) struct Order {
@@ -81,6 +85,11 @@ const BENCHES: &[(&str, Bench)] = &[
     ("rate", |order| Box::pin(rate::run(order))),
     ("failover", |order| Box::pin(failover::run(order))),
     ("loss", |order| Box::pin(loss::run(order))),
+    // one name, and parts that fail each for itself
+    ("network", |order| Box::pin(network::names(order))),
+    ("network", |order| Box::pin(network::scale(order))),
+    ("network", |order| Box::pin(network::traffic(order))),
+    ("network", |order| Box::pin(network::deaths(order))),
 ];
 
 /// Does what the command line says.
@@ -95,6 +104,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         && first == start::WORD
     {
         return start::serve(rest);
+    }
+    if let [first, rest @ ..] = words
+        && let Some(ended) = network::part(first, rest)
+    {
+        return ended;
     }
     if words.iter().any(|word| word == "--help" || word == "-h" || word == "help") {
         println!("{HELP}");

@@ -37,8 +37,13 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// Installs the peers that are missing, and says so.
 pub(crate) fn install_peers() -> Result<()> {
+    install(PEERS)
+}
+
+/// Installs what is missing of packages, each with a program of it, and says so.
+pub(crate) fn install(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        PEERS.iter().filter(|(_, program)| find(program).is_none()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, program)| find(program).is_none()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -18,6 +18,9 @@ pub(crate) enum Unit {
     /// Percent of one core.
     Percent,
     CpuSeconds,
+    /// Of CPU time.
+    CpuMicroseconds,
+    GigabitsPerSecond,
 }
 
 impl Unit {
@@ -35,6 +38,8 @@ impl Unit {
             Unit::MiB => " MiB",
             Unit::Percent => " %",
             Unit::CpuSeconds => " CPU-s",
+            Unit::CpuMicroseconds => " CPU-µs",
+            Unit::GigabitsPerSecond => " Gbit/s",
         };
         format!("{value:.digits$}{word}")
     }
