@@ -70,7 +70,7 @@ install_all() {
 uninstall_all() {
     if [ -z "$root" ] && has_systemd && [ -e "$unit" ]; then
         systemctl disable --now --quiet swarmd
-        say "stopped swarmd; containers that run go on until they are removed or the machine stops"
+        say "stopped swarmd; containers that run and the tunnel between them (swarmd-tunnel) go on until they are ended or the machine stops"
     fi
     rm -f "$unit"
     for program in $programs; do rm -f "$bin/$program"; done

@@ -1,7 +1,7 @@
 //! The runtime of this machine, opened with the daemon's settings.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -24,10 +24,11 @@ pub(crate) async fn open(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<RuntimeExecutor>> {
     make_folder(&args.state_dir)?;
+    let shim = shim(args)?;
     let settings = Settings {
         dir: args.state_dir.clone(),
         cgroup_parent: args.cgroup_parent.clone(),
-        shim: shim(args)?,
+        shim: shim.clone(),
         hostname: hostname.to_owned(),
         engine_labels: args.engine_labels(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -38,7 +39,7 @@ pub(crate) async fn open(
         let (settings, clock) = (settings.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || RuntimeExecutor::open(settings, clock)).await;
         match opened.context("open the runtime")? {
-            Ok(executor) => return Ok(Arc::new(executor.with_networks(networks(args)))),
+            Ok(executor) => return Ok(Arc::new(executor.with_networks(networks(args, &shim)))),
             // A daemon that was killed holds its images until the system has taken it apart.
             Err(ExecutorError::Images(OpenError::InUse { .. })) if tokio::time::Instant::now() < end => {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -49,9 +50,9 @@ pub(crate) async fn open(
 }
 
 /// The networks of this node, if it can have any. A node without them runs what needs none.
-fn networks(args: &Args) -> Arc<dyn TaskNetworks> {
-    let settings =
-        NetworkSettings::new(args.run_dir.join("netns"), args.state_dir.join("network"), entropy::fill);
+fn networks(args: &Args, shim: &Path) -> Arc<dyn TaskNetworks> {
+    let state_dir = args.state_dir.join("network");
+    let settings = NetworkSettings::new(&args.run_dir, state_dir, shim, entropy::fill);
     match DataPlane::open(settings) {
         Ok(networks) => Arc::new(networks),
         Err(e) => {
@@ -67,7 +68,7 @@ fn networks(args: &Args) -> Arc<dyn TaskNetworks> {
 }
 
 /// Not for others: container layers hold set-user-id programs.
-fn make_folder(dir: &std::path::Path) -> anyhow::Result<()> {
+fn make_folder(dir: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.with_context(|| format!("make the folder {}", dir.display()))
 }

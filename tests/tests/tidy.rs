@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["types", "worker/core", "worker/agent", "worker/dns", "worker/network", "worker/wireguard"],
     ),
     ("worker/dns", &["types"]),
-    ("worker/shim", &[]),
+    ("worker/shim", &["worker/wireguard"]),
     ("worker/wireguard", &[]),
     ("worker/runtime", &["types", "worker/core", "worker/agent", "worker/shim"]),
     (

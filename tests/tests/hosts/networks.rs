@@ -32,6 +32,7 @@ fn ports_names_and_addresses() {
 fn daemons_and_managers_are_not_needed() {
     let mut hosts = Hosts::up(1, 2);
     hosts.expect_log(&["node is down", "what others changed was put right", "the device sw-wg0 was changed"]);
+    hosts.expect_log(&["the tunnel's process has ended by itself"]);
     hosts.ok("m1", "network create app");
     let service = "service create -d --stop-grace-period 200ms --name web --replicas 2 --constraint node.role==worker --network app";
     hosts.ok("m1", &format!("{service} -p 8080:80 {WHO}"));
@@ -41,6 +42,8 @@ fn daemons_and_managers_are_not_needed() {
     });
     what_others_destroy_is_repaired(&hosts);
     connections_outlive_daemons(&hosts, &web);
+    tasks_talk_while_all_daemons_are_dead(&hosts, &web);
+    the_tunnels_process_is_replaced_at_once(&hosts, &web);
     all_goes_on_without_managers(&hosts, &web);
     hosts.end();
 }
@@ -382,6 +385,9 @@ fn connections_outlive_daemons(h: &Hosts, web: &[TaskRow]) {
     let mut all = vec![speaker(h, &pids[0], &two, 7080, "straight"), speaker(h, &pids[0], &vip, 7080, "vip")];
     until("all speak", || all.iter().all(|(_, path)| count(path) > 3));
     let said: Vec<u32> = all.iter().map(|(_, path)| count(path)).collect();
+    let carriers = || ["w1", "w2"].map(|host| tunnel_of(h, host));
+    let before = carriers();
+    assert!(before.iter().all(|pids| pids.len() == 1), "one process carries each node's tunnel: {before:?}");
     for n in 0..20 {
         let host = ["w1", "w2", "m1"][n % 3];
         h.cluster.kill_daemon(host).unwrap();
@@ -391,13 +397,68 @@ fn connections_outlive_daemons(h: &Hosts, web: &[TaskRow]) {
         assert_eq!(child.0.try_wait().unwrap(), None, "the connection broke: {}", path.display());
         until_in(Duration::from_secs(15), "it goes on", || count(path) > before + 20);
     }
+    assert_eq!(carriers(), before, "none of them was touched");
     until("all nodes are back", || h.rows("m1", "node ls").iter().all(|row| row["Status"] == "Ready"));
     let now = h.until_running("m1", "web", 2);
     assert_eq!(now.iter().map(|t| &t.id).collect::<Vec<_>>(), web.iter().map(|t| &t.id).collect::<Vec<_>>());
 }
 
-/// Not tried: the way through the manager's own node, whose end of the encrypted tunnel ended with its
-/// daemon. (The kernel's WireGuard would go on.)
+/// The processes that carry a host's tunnel: what they say goes to its log.
+fn tunnel_of(h: &Hosts, host: &str) -> Vec<i32> {
+    let log = h.cluster.state_dir(host).parent().unwrap().join("run/tunnel/log");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let ours = |pid: &i32| std::fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|path| path == log);
+    pids.filter(ours).collect()
+}
+
+/// No daemon anywhere, so no manager either.
+fn tasks_talk_while_all_daemons_are_dead(h: &Hosts, web: &[TaskRow]) {
+    let _echo: Vec<Beside> = web.iter().map(|task| beside(h, task, ECHO)).collect();
+    let pids: Vec<String> = web.iter().map(|task| h.pid_of("m1", &task.id).to_string()).collect();
+    let two = own_addr(h, &web[1], "eth0").to_string();
+    let vip = names(h, &web[0], "web")[0].to_string();
+    let (mut old, old_path) = speaker(h, &pids[0], &two, 7080, "old");
+    until("it speaks", || count(&old_path) > 3);
+    let nodes = ["m1", "w1", "w2"];
+    nodes.iter().for_each(|host| h.cluster.kill_daemon(host).unwrap());
+    let ping = pid_command(&pids[0], &["-n", "ping", "-c", "50", "-i", "0.02", "-W", "5", &two]);
+    assert!(ping.out.contains("50 received"), "while all daemons are dead: {ping}");
+    // Connections of before, and new ones, straight and by the virtual address.
+    let before = count(&old_path);
+    let new = [(&two, "new"), (&vip, "new-vip")].map(|(to, file)| speaker(h, &pids[0], to, 7080, file));
+    until("new ones speak", || new.iter().all(|(_, path)| count(path) > 20));
+    until("the old one goes on", || count(&old_path) > before + 20);
+    assert_eq!(old.0.try_wait().unwrap(), None, "the connection broke");
+    nodes.iter().for_each(|host| h.cluster.start(host).unwrap());
+    until("all nodes are back", || {
+        h.try_rows("m1", "node ls").is_some_and(|rows| rows.iter().all(|row| row["Status"] == "Ready"))
+    });
+}
+
+fn the_tunnels_process_is_replaced_at_once(h: &Hosts, web: &[TaskRow]) {
+    let _echo = beside(h, &web[1], ECHO);
+    let pid = h.pid_of("m1", &web[0].id).to_string();
+    let two = own_addr(h, &web[1], "eth0").to_string();
+    let (mut child, path) = speaker(h, &pid, &two, 7080, "replaced");
+    until("it speaks", || count(&path) > 3);
+    for host in ["w1", "w2", "w1"] {
+        let [carrier] = tunnel_of(h, host)[..] else { panic!("not one: {:?}", tunnel_of(h, host)) };
+        let before = count(&path);
+        let said = h.sh(host, &format!("kill -9 {carrier}"));
+        assert_eq!(said.code, 0, "{said}");
+        let began = Instant::now();
+        until_in(
+            Duration::from_secs(10),
+            "another one carries it",
+            || matches!(tunnel_of(h, host)[..], [now] if now != carrier),
+        );
+        until_in(Duration::from_secs(10), "it goes on", || count(&path) > before + 10);
+        println!("the tunnel of {host} was killed, and carried on after {:?}", began.elapsed());
+    }
+    assert_eq!(child.0.try_wait().unwrap(), None, "the connection broke");
+}
+
 fn all_goes_on_without_managers(h: &Hosts, web: &[TaskRow]) {
     let pid = h.pid_of("m1", &web[0].id).to_string();
     let workers = ["w1", "w2"];
@@ -413,7 +474,9 @@ fn all_goes_on_without_managers(h: &Hosts, web: &[TaskRow]) {
             }
         }
         until("names are answered", || lookup() == 2);
-        workers.iter().for_each(|entry| until(&format!("{entry} leads to a task"), || page(entry)));
+        // Also through the node of the manager, whose daemon is dead.
+        let entries = ["m1", "w1", "w2"];
+        entries.iter().for_each(|entry| until(&format!("{entry} leads to a task"), || page(entry)));
         let said = h.sh("w1", "nft flush ruleset");
         assert_eq!(said.code, 0, "{said}");
         until_in(Duration::from_secs(4), "repaired without managers", || page("w1"));
@@ -464,6 +527,10 @@ fn a_node_that_leaves_keeps_nothing(h: &Hosts) {
     until("nothing of ours is left on w1", || h.sh("w1", left).out.trim().is_empty());
     let run = h.cluster.state_dir("w1").parent().unwrap().join("run/netns");
     assert_eq!(std::fs::read_dir(run).unwrap().count(), 0);
+    assert_eq!(tunnel_of(h, "w1"), Vec::<i32>::new());
+    assert_eq!(tunnel_of(h, "w2").len(), 1);
     h.ok("m1", "service rm c");
     h.until_no_containers();
+    let carried = || ["m1", "w2"].iter().any(|host| !tunnel_of(h, host).is_empty());
+    until("no network needs a tunnel, and nobody has one", || !carried());
 }

@@ -108,7 +108,7 @@ impl Engine {
     ) -> Self {
         let tasks = Arc::clone(&tasks_out.borrow());
         let engine = Self {
-            tunnel: Keeper::new(keys, settings.tunnel_port),
+            tunnel: Keeper::new(keys, settings.tunnel_port, settings.tunnel()),
             data_addr: None,
             kernel,
             planner: Planner::new(),
@@ -162,6 +162,11 @@ impl Engine {
                 Ok(()) = repairs.changed() => {
                     // Namespaces may have been made anew.
                     self.names.listen(&self.set, &self.plan, &self.kernel).await;
+                }
+                () = self.tunnel.ended() => {
+                    if self.tunnel.lost() {
+                        self.pass().await;
+                    }
                 }
                 _ = look.tick() => self.look().await,
             }
@@ -231,6 +236,7 @@ impl Engine {
         // A socket keeps its namespace alive.
         self.names.close_others(&self.set, &self.plan);
         self.apply().await;
+        self.tunnel.leave(&self.set);
         self.names.tell(&self.set, &self.tasks);
         self.names.listen(&self.set, &self.plan, &self.kernel).await;
         self.holds.update(&port::published(&self.set, &self.tasks));

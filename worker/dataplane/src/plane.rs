@@ -14,10 +14,11 @@ use swarm_types::id::{NetworkId, TaskId};
 use swarm_types::network_set::{NetworkDifference, NetworkSet};
 use swarm_types::task::Task;
 use swarm_worker_agent::executor::{ExecError, NetworkService, NetworkStatus, TaskLinks, TaskNetworks};
-use swarm_worker_core::network::kernel::Place;
+use swarm_worker_core::network::kernel::Place as KernelPlace;
 use swarm_worker_core::network::planner::LocalTask;
 use swarm_worker_dns::Settings as NameSettings;
 use swarm_worker_network::{Kernel, KernelError, Settings as KernelSettings};
+use swarm_worker_wireguard::helper::Place;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -31,10 +32,13 @@ const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 /// Where and how the networks of a node are made.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Folder of the network namespaces: gone after a reboot, as they are. One for each daemon.
+    /// Folder of what is gone after a reboot: network namespaces (`netns`), and the socket of the tunnel's
+    /// process (`tunnel`). One for each daemon.
     pub run_dir: PathBuf,
     /// Folder for keys and for what is known of tasks.
     pub state_dir: PathBuf,
+    /// `swarmd-shim`, which carries the encrypted tunnel.
+    pub shim: PathBuf,
     /// UDP port of the encrypted tunnel.
     pub tunnel_port: u16,
     /// The file that names the host's resolvers.
@@ -45,14 +49,27 @@ pub struct Settings {
 
 impl Settings {
     /// The usual ones.
-    pub fn new(run_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>, random: Random) -> Self {
+    pub fn new(
+        run_dir: impl Into<PathBuf>,
+        state_dir: impl Into<PathBuf>,
+        shim: impl Into<PathBuf>,
+        random: Random,
+    ) -> Self {
         Self {
             run_dir: run_dir.into(),
             state_dir: state_dir.into(),
+            shim: shim.into(),
             tunnel_port: defaults::TUNNEL_PORT,
             resolv_conf: "/etc/resolv.conf".into(),
             random,
         }
+    }
+
+    /// The tunnel's process of this node.
+    pub(crate) fn tunnel(&self) -> Place {
+        // The word of `swarm_worker_shim::tunnel::ARGUMENT`.
+        let arguments = vec!["--tunnel".into()];
+        Place { dir: self.run_dir.join("tunnel"), program: self.shim.clone(), arguments }
     }
 }
 
@@ -93,7 +110,7 @@ impl DataPlane {
         private_folder(&settings.state_dir).map_err(folder)?;
         let keys = Keys::open(settings.state_dir.join("keys"), settings.random).map_err(OpenError::Keys)?;
         let (records, tasks) = Records::open(settings.state_dir.join("tasks")).map_err(folder)?;
-        let kernel = Arc::new(Kernel::open(KernelSettings::new(&settings.run_dir))?);
+        let kernel = Arc::new(Kernel::open(KernelSettings::new(settings.run_dir.join("netns")))?);
         let (commands, orders) = mpsc::unbounded_channel();
         let tasks = watch::Sender::new(Arc::new(tasks));
         let set = watch::Sender::new(Arc::default());
@@ -189,7 +206,7 @@ impl TaskNetworks for DataPlane {
     fn links(&self, task: TaskId) -> TaskLinks {
         let tasks = self.tasks.borrow();
         let Some(local) = tasks.get(&task) else { return TaskLinks::default() };
-        TaskLinks { namespace: self.kernel.path(Place::Task(task)), ports: local.ports.clone() }
+        TaskLinks { namespace: self.kernel.path(KernelPlace::Task(task)), ports: local.ports.clone() }
     }
 
     fn keep_only<'a>(&'a self, tasks: &'a BTreeSet<TaskId>) -> BoxFuture<'a, Result<(), ExecError>> {

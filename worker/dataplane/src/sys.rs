@@ -1,11 +1,13 @@
-//! The one question to the kernel that has no safe wrapper.
+//! The calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Largest packet in bytes of a device of this thread's network namespace.
 pub(crate) fn mtu(device: &str) -> io::Result<u32> {
@@ -23,6 +25,13 @@ pub(crate) fn mtu(device: &str) -> io::Result<u32> {
     // SAFETY: the call has filled in this member.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     u32::try_from(mtu).map_err(io::Error::other)
+}
+
+/// Lets a future wait until a descriptor is readable.
+pub(crate) fn watch_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by the AsyncFd, so it is open for as long as it is registered.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    registered.map_err(|e| e.into_parts().1)
 }
 
 #[cfg(test)]

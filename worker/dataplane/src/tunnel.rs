@@ -1,15 +1,18 @@
 //! The encrypted tunnel of this node, started when a network needs it, with the peers and keys that the
-//! set names.
+//! set names. A process of its own carries it, which goes on while this one is dead ([`process`]).
+
+mod process;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use swarm_types::defaults;
 use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
 use swarm_worker_core::network::address::{TUNNEL, tunnel_addr};
-use swarm_worker_wireguard::{Encryption, Peer, PublicKey, Settings, Tunnel, configure, remove};
+use swarm_worker_wireguard::helper::Place;
+use swarm_worker_wireguard::{Encryption, Peer, PublicKey};
 use tracing::warn;
 
+use self::process::Process;
 use crate::keys::Keys;
 
 /// Octets that the tunnel adds to a packet.
@@ -20,16 +23,18 @@ const OVERHEAD_V6: u32 = 80;
 pub(crate) struct Keeper {
     pub(crate) keys: Keys,
     port: u16,
-    /// With the number of the node and the largest packet.
-    running: Option<(u16, u16, Tunnel)>,
-    peers: Vec<Peer>,
-    failed: Option<String>,
+    process: Process,
+    /// What the process was told.
+    peers: Option<Vec<Peer>>,
+    /// Why the keys stay as they are.
+    stuck: Option<String>,
     refused: Option<String>,
 }
 
 impl Keeper {
-    pub(crate) fn new(keys: Keys, port: u16) -> Self {
-        Self { keys, port, running: None, peers: Vec::new(), failed: None, refused: None }
+    pub(crate) fn new(keys: Keys, port: u16, place: Place) -> Self {
+        let process = Process::new(place, port);
+        Self { keys, port, process, peers: None, stuck: None, refused: None }
     }
 
     /// Who encrypts here, in the words of the node's description; empty if nothing can.
@@ -41,73 +46,51 @@ impl Keeper {
         }
     }
 
-    /// Makes the tunnel what the set wants; the largest packet in it, none if there is no tunnel.
+    /// Makes the tunnel what the set wants; the largest packet in it, none if there is no tunnel. One that
+    /// is not wanted any more goes with [`Self::leave`], when nothing is led to it.
     pub(crate) fn update(&mut self, set: &NetworkSet, underlay: Option<IpAddr>, underlay_mtu: u32) {
         let Some(own) = &set.own else { return };
         let moved = self.has_moved();
         match self.keys.follow(own.key_epoch, &own.keys, moved) {
-            Ok(false) => {}
+            Ok(false) => self.stuck = None,
             Ok(true) => {
-                if let Some((.., tunnel)) = &self.running
-                    && let Err(e) = tunnel.set_own_keys(self.keys.own())
-                {
-                    self.refused = Some(e.to_string());
+                self.stuck = None;
+                if let Err(e) = self.process.set_own_keys(&self.keys.own()) {
+                    self.refused = Some(chain(&e));
                 }
             }
-            Err(e) => self.failed = Some(format!("keep the tunnel's keys: {e}")),
+            Err(e) => self.stuck = Some(format!("keep the tunnel's keys: {e}")),
         }
-        let encrypted = set.networks.values().any(|e| e.network.encrypted && e.network.vni != 0);
         let overhead = if underlay.is_some_and(|a| a.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
         let below = if underlay_mtu == 0 { 1500 } else { underlay_mtu };
         let mtu = u16::try_from(below.saturating_sub(overhead).clamp(576, 65_000)).unwrap_or(1420);
-        if own.index != 0 && (encrypted || self.running.is_some()) {
-            self.start(own.index, mtu);
+        if is_wanted(set) && self.process.keep(own.index, mtu, &self.keys.own()) {
+            self.peers = None;
         }
         self.set_peers(set);
     }
 
-    fn start(&mut self, index: u16, mtu: u16) {
-        if let Some((i, m, tunnel)) = &self.running
-            && (*i, *m) == (index, mtu)
-            && tunnel.is_running()
-        {
-            if !is_as_wanted(index) {
-                warn!("the device {TUNNEL} was changed: it gets its address back and is switched on");
-                self.failed = configure(&self.settings(index, mtu)).err().map(|e| chain(&e));
-            }
-            return;
-        }
-        // Its device stays, and swallows what is sent to it until it is taken over.
-        self.running = None;
-        self.peers.clear();
-        match Tunnel::start(&self.settings(index, mtu), self.keys.own()) {
-            Ok(tunnel) => {
-                self.failed = None;
-                self.running = Some((index, mtu, tunnel));
-            }
-            Err(e) => {
-                let text = chain(&e);
-                if self.failed.as_ref() != Some(&text) {
-                    warn!(error = text, "no tunnel: encrypted networks do not reach other nodes");
-                }
-                self.failed = Some(text);
-            }
+    /// The kernel's networks are as the set wants them: a tunnel that none of them needs goes.
+    pub(crate) fn leave(&mut self, set: &NetworkSet) {
+        if !is_wanted(set) {
+            self.process.remove();
+            (self.peers, self.refused) = (None, None);
         }
     }
 
-    fn settings(&self, index: u16, mtu: u16) -> Settings {
-        Settings {
-            netns: None,
-            device: TUNNEL.into(),
-            listen: listen(self.port),
-            addresses: vec![(tunnel_addr(index), defaults::tunnel_net().prefix_len())],
-            mtu,
-        }
+    /// Waits until the process of the tunnel ends by itself.
+    pub(crate) async fn ended(&self) {
+        self.process.ended().await;
+    }
+
+    /// It has ended by itself. True if it is to be started anew at once.
+    pub(crate) fn lost(&mut self) -> bool {
+        self.process.lost()
     }
 
     /// What somebody has done to the device and was not repaired yet.
     pub(crate) fn differences(&self) -> impl Iterator<Item = NetworkDifference> {
-        let wrong = self.running.as_ref().is_some_and(|(index, ..)| !is_as_wanted(*index));
+        let wrong = self.process.index().is_some_and(|index| !is_as_wanted(index));
         wrong
             .then(|| NetworkDifference {
                 place: "host".into(),
@@ -118,9 +101,9 @@ impl Keeper {
     }
 
     fn set_peers(&mut self, set: &NetworkSet) {
-        let Some((index, _, tunnel)) = &self.running else { return };
+        let Some(index) = self.process.index() else { return };
         let mut seen: BTreeSet<PublicKey> = self.keys.own().iter().map(|pair| pair.public()).collect();
-        let others = set.peers.values().filter(|p| p.index != 0 && p.index != *index && p.tunnel_port != 0);
+        let others = set.peers.values().filter(|p| p.index != 0 && p.index != index && p.tunnel_port != 0);
         let peers = others.filter_map(|peer| {
             let keys = peer.keys.iter().filter_map(|key| key.parse().ok());
             // A key that two nodes claim is nobody's: the first one's.
@@ -130,33 +113,32 @@ impl Keeper {
             (!keys.is_empty()).then_some(Peer { keys, endpoint, tunnel_addrs })
         });
         let peers: Vec<Peer> = peers.collect();
-        if peers == self.peers {
+        if self.peers.as_ref() == Some(&peers) {
             return;
         }
-        self.refused = tunnel.set_peers(peers.clone()).err().map(|e| e.to_string());
+        self.refused = self.process.set_peers(&peers).err().map(|e| chain(&e));
         if self.refused.is_none() {
-            self.peers = peers;
+            self.peers = Some(peers);
         }
     }
 
     /// All sessions are of the key that we change to.
     fn has_moved(&self) -> bool {
         let Some(newest) = self.keys.switching() else { return false };
-        let Some((.., tunnel)) = &self.running else { return true };
-        tunnel.peers().iter().filter_map(|peer| peer.session.as_ref()).all(|session| session.own == newest)
+        if !self.process.is_running() {
+            return true;
+        }
+        let Some(peers) = self.process.peers() else { return false };
+        peers.iter().filter_map(|peer| peer.session.as_ref()).all(|session| session.own == newest)
     }
 
     /// A step of a change of keys, or a new start, may be due.
     pub(crate) fn is_due(&self) -> bool {
-        let broken = self
-            .running
-            .as_ref()
-            .is_some_and(|(index, _, tunnel)| !tunnel.is_running() || !is_as_wanted(*index));
-        broken || self.failed.is_some() || self.has_moved()
+        !self.process.is_well() || self.process.failed.is_some() || self.stuck.is_some() || self.has_moved()
     }
 
     pub(crate) fn mtu(&self) -> Option<u32> {
-        self.running.as_ref().map(|(_, mtu, _)| u32::from(*mtu))
+        self.process.mtu().map(u32::from)
     }
 
     /// The UDP port, for others to know; 0 if nothing can encrypt here.
@@ -166,23 +148,26 @@ impl Keeper {
 
     /// Nothing of it is to stay.
     pub(crate) fn clear(&mut self) {
-        self.running = None;
-        self.peers.clear();
-        if let Err(e) = remove(None, TUNNEL) {
-            warn!(error = chain(&e), "the tunnel's device cannot be removed");
-        }
+        self.process.remove();
+        (self.peers, self.refused) = (None, None);
         if let Err(e) = self.keys.renew() {
             warn!(error = %e, "the keys of the tunnel stay as they were");
         }
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {
-        let failed = self.failed.iter().map(|why| {
+        let failed = self.process.failed.iter().chain(&self.stuck).map(|why| {
             format!("{why}: encrypted networks do not reach other nodes from here (nothing is sent in clear)")
         });
         let texts = failed.chain(self.refused.clone());
         texts.map(|text| NetworkProblem { subject: "tunnel".into(), text })
     }
+}
+
+/// Whether a network of the set needs the tunnel.
+fn is_wanted(set: &NetworkSet) -> bool {
+    let numbered = set.own.as_ref().is_some_and(|own| own.index != 0);
+    numbered && set.networks.values().any(|e| e.network.encrypted && e.network.vni != 0)
 }
 
 /// The device is on and has its address.

@@ -39,13 +39,13 @@ impl Place {
         let dir = self.dir.path();
         std::fs::write(dir.join("resolv.conf"), "").unwrap();
         let resolv_conf = dir.join("resolv.conf");
-        let settings = Settings { resolv_conf, ..Settings::new(dir.join("run"), dir.join("state"), octets) };
-        DataPlane::open(settings).unwrap()
+        let new = Settings::new(dir.join("run"), dir.join("state"), "no-shim-is-needed-here", octets);
+        DataPlane::open(Settings { resolv_conf, ..new }).unwrap()
     }
 
     /// The files of namespaces.
     fn namespaces(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.dir.path().join("run")).unwrap();
+        let entries = std::fs::read_dir(self.dir.path().join("run/netns")).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -276,7 +276,7 @@ fn a_daemon_that_starts_takes_over_what_is_there() {
             }
             // The same devices, not others of the same name.
             let all = place.namespaces().into_iter().map(|name| {
-                let path = place.dir.path().join("run").join(name);
+                let path = place.dir.path().join("run/netns").join(name);
                 let devices = run(&path, "ip -o link | cut -d: -f1,2").1;
                 (path, devices)
             });

@@ -13,6 +13,8 @@
 //! BUNDLE/log/          what it wrote
 //! ```
 //!
+//! The same program is the process of a node's encrypted tunnel ([`tunnel`]), which outlives the daemon, too.
+//!
 //! Invariant: a bundle whose lock file exists but is held by nobody, and which has neither
 //! `exit.json` nor `error.json`, has lost its supervisor.
 
@@ -25,6 +27,7 @@ pub mod log;
 pub mod record;
 pub mod seccomp;
 pub mod supervise;
+pub mod tunnel;
 
 mod exec;
 mod init;

@@ -1,11 +1,17 @@
-//! `swarmd-shim BUNDLE`: the supervisor of one container. Started by `swarmd`, not by people.
+//! `swarmd-shim BUNDLE`: the supervisor of one container. `swarmd-shim --tunnel`: the process of this node's
+//! encrypted tunnel. Both are started by `swarmd`, not by people.
 
 use std::process::ExitCode;
 
+use swarm_worker_shim::{supervise, tunnel};
+
 fn main() -> ExitCode {
-    let Some(bundle) = std::env::args_os().nth(1) else {
-        eprintln!("usage: swarmd-shim BUNDLE (started by swarmd)");
+    let Some(argument) = std::env::args_os().nth(1) else {
+        eprintln!("usage: swarmd-shim BUNDLE | --tunnel (started by swarmd)");
         return ExitCode::from(2);
     };
-    swarm_worker_shim::supervise::main(std::path::Path::new(&bundle))
+    if argument == tunnel::ARGUMENT {
+        return tunnel::main();
+    }
+    supervise::main(std::path::Path::new(&argument))
 }

@@ -6,13 +6,15 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use boringtun::x25519;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// Octets in a key of either kind.
 pub const KEY_LEN: usize = 32;
 
 /// The public half of a [`KeyPair`]. Its text is base64, as everywhere with WireGuard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PublicKey(pub [u8; KEY_LEN]);
 
 impl PublicKey {
@@ -51,6 +53,20 @@ impl FromStr for PublicKey {
         let octets = STANDARD.decode(text).map_err(|_| BadKey)?;
         let key = PublicKey(octets.try_into().map_err(|_| BadKey)?);
         if key.is_valid() { Ok(key) } else { Err(BadKey) }
+    }
+}
+
+impl TryFrom<String> for PublicKey {
+    type Error = BadKey;
+
+    fn try_from(text: String) -> Result<Self, BadKey> {
+        text.parse()
+    }
+}
+
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> String {
+        key.to_string()
     }
 }
 

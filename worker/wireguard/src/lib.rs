@@ -1,5 +1,7 @@
 //! An encrypted tunnel between the nodes of a cluster: WireGuard over a TUN device.
 //!
+//! A node has it in a process of its own ([`helper`]); [`Tunnel`] is the tunnel itself, in this process.
+//!
 //! What is sent to a tunnel address of a peer goes encrypted to that peer, and what comes from a peer has one of
 //! its tunnel addresses as its source and one of ours as its destination; everything else is dropped and
 //! counted ([`Counters`]).
@@ -27,6 +29,7 @@ mod clock;
 mod counter;
 mod device;
 mod encryption;
+pub mod helper;
 mod inward;
 mod key;
 mod merge;

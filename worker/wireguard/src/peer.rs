@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::counter::Count;
 use crate::key::PublicKey;
 use crate::pair::{HANDSHAKE_ROOM, Locked, OVERHEAD, Pair};
@@ -24,7 +26,7 @@ const SWITCHES: Duration = Duration::from_secs(1);
 const SWITCHES_SELDOM: Duration = Duration::from_secs(30);
 
 /// A node at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its public keys, the one to begin handshakes with first. Handshakes from all of them are taken. Two
     /// while it changes its key.

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) stops: AtomicBool,
     /// Readable when the clock has something to do at once.
     pub(crate) hurry: EventFd,
+    /// Readable when a thread has ended.
+    pub(crate) ended: EventFd,
 }
 
 impl Shared {

@@ -42,7 +42,13 @@ impl Socket {
         let _ = setsockopt(&udp, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&udp, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&udp, sockopt::UdpGroSegment, &true);
-        Ok(Socket { udp, is_v6: listen.is_ipv6(), cuts: AtomicBool::new(true) })
+        Self::adopt(udp)
+    }
+
+    /// A socket that was bound by [`Self::bind`], in another process.
+    pub(crate) fn adopt(udp: UdpSocket) -> io::Result<Self> {
+        let is_v6 = udp.local_addr()?.is_ipv6();
+        Ok(Socket { udp, is_v6, cuts: AtomicBool::new(true) })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,8 +1,8 @@
-//! The kernel calls on a TUN device and its socket that have no safe wrapper, and nothing else.
+//! The kernel calls on a TUN device, its socket and the helper that have no safe wrapper, and nothing else.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Length of the header before each packet: `struct virtio_net_hdr` (`linux/virtio_net.h`).
 pub(crate) const VNET_HDR_LEN: usize = 10;
@@ -74,4 +74,29 @@ pub(crate) fn allow_fragments(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result
         set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
     }
     Ok(())
+}
+
+/// A descriptor that came over a socket.
+pub(crate) fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A handle of a process; readable once it has ended.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(received(RawFd::try_from(fd).map_err(io::Error::other)?))
+}
+
+/// Kills the process behind a handle.
+pub(crate) fn pidfd_kill(process: BorrowedFd<'_>) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open and the siginfo may be null.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -169,7 +169,7 @@ fn free_id(next: &mut u32, before: &Table) -> u32 {
     }
 }
 
-fn check_own(own: &[KeyPair]) -> Result<(), TableError> {
+pub(crate) fn check_own(own: &[KeyPair]) -> Result<(), TableError> {
     let mut seen = HashSet::new();
     match own.iter().find(|pair| !seen.insert(pair.public())) {
         _ if own.is_empty() => Err(TableError::NoOwnKey),

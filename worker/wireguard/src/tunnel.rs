@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::{Deserialize, Serialize};
 
 use crate::counter::{Count, Counters};
-use crate::device::{self, DeviceError, Settings};
+use crate::device::{self, DeviceError, Opened, Settings};
 use crate::encryption::Encryption;
 use crate::key::{KeyPair, PublicKey};
+use crate::netlink::Prefix;
 use crate::peer::Peer;
 use crate::shared::Shared;
-use crate::table::{Table, TableError, Wanted};
+use crate::table::{Table, TableError, Wanted, check_own};
 use crate::{clock, inward, outward};
 
 /// Why a tunnel did not start.
@@ -33,7 +36,7 @@ pub enum StartError {
 }
 
 /// How a peer is at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// The first of its keys in the settings.
     pub key: PublicKey,
@@ -46,7 +49,7 @@ pub struct PeerStatus {
 }
 
 /// A session with a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStatus {
     /// The key of ours that it was made with.
     pub own: PublicKey,
@@ -76,27 +79,40 @@ impl Tunnel {
     /// When the device or the socket cannot be had ([`DeviceError::Busy`] while another process has the
     /// device), or `own` is empty. A device that was there before is left.
     pub fn start(settings: &Settings, own: Vec<KeyPair>) -> Result<Self, StartError> {
-        let wanted = Wanted::new(settings.addresses.clone(), own, arbitrary())?;
+        check_own(&own)?;
         let opened = device::open(settings)?;
+        let encryption = Encryption::detect().unwrap_or(Encryption::UserSpace { kernel_has_it: false });
+        let tunnel = Self::run(opened, settings.addresses.clone(), own, encryption)?;
+        tracing::info!(device = settings.device, listen = %settings.listen, %encryption, "tunnel started");
+        Ok(tunnel)
+    }
+
+    /// Starts on a device and a socket that are there.
+    pub(crate) fn run(
+        opened: Opened,
+        addresses: Vec<Prefix>,
+        own: Vec<KeyPair>,
+        encryption: Encryption,
+    ) -> Result<Self, StartError> {
+        let wanted = Wanted::new(addresses.clone(), own, arbitrary())?;
         let threads = |source| StartError::Threads { source };
         let event = || EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
         let shared = Arc::new(Shared {
             tun: opened.tun,
             offload: opened.offload,
             socket: opened.socket,
-            addresses: settings.addresses.clone(),
+            addresses,
             table: ArcSwap::from_pointee(Table::default()),
             count: Count::default(),
             stop: event().map_err(|errno| threads(errno.into()))?,
             stops: AtomicBool::new(false),
             hurry: event().map_err(|errno| threads(errno.into()))?,
+            ended: event().map_err(|errno| threads(errno.into()))?,
         });
-        let encryption = Encryption::detect().unwrap_or(Encryption::UserSpace { kernel_has_it: false });
         let wanted = Arc::new(Mutex::new(wanted));
         let mut tunnel = Tunnel { shared, wanted, threads: Vec::new(), encryption };
         tunnel.apply(&mut tunnel.wanted());
         tunnel.spawn().map_err(threads)?;
-        tracing::info!(device = settings.device, listen = %settings.listen, %encryption, "tunnel started");
         Ok(tunnel)
     }
 
@@ -114,6 +130,7 @@ impl Tunnel {
     ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let body = move || {
+            let _end = SayEnd(&shared);
             if let Err(err) = run(&shared) {
                 tracing::error!(thread = name, error = %err, "the tunnel has stopped");
             }
@@ -194,6 +211,11 @@ impl Tunnel {
         self.shared.socket.local_addr()
     }
 
+    /// Readable when a thread has ended.
+    pub(crate) fn ended(&self) -> BorrowedFd<'_> {
+        self.shared.ended.as_fd()
+    }
+
     /// Whether all threads run. They end when somebody deletes the device: then nothing is sent, and a new
     /// tunnel has to be started.
     pub fn is_running(&self) -> bool {
@@ -210,6 +232,16 @@ impl Drop for Tunnel {
             // it has said already what went wrong
             drop(thread.join());
         }
+    }
+}
+
+/// Says that a thread has ended when it goes out of scope, also in a panic.
+struct SayEnd<'a>(&'a Shared);
+
+impl Drop for SayEnd<'_> {
+    fn drop(&mut self) {
+        // it stays readable, as nobody reads it
+        let _ = self.0.ended.write(1);
     }
 }
 

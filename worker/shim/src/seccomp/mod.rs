@@ -53,9 +53,23 @@ enum Answer {
 
 /// The filter program for a container with these capabilities.
 pub fn compile(capabilities: Set) -> Vec<Instruction> {
+    whole(&answers(capabilities))
+}
+
+/// The filter program for a process that makes these calls only; it may start threads.
+pub fn only(calls: &[i64]) -> Vec<Instruction> {
+    let number = |call: &i64| u32::try_from(*call).expect("numbers of calls are small");
+    let mut answers: BTreeMap<u32, Answer> =
+        calls.iter().map(|call| (number(call), Answer::Always(ALLOW))).collect();
+    answers.insert(number(&libc::SYS_clone), Answer::NoNamespace);
+    answers.insert(number(&libc::SYS_clone3), Answer::Always(ENOSYS));
+    whole(&answers)
+}
+
+fn whole(answers: &BTreeMap<u32, Answer>) -> Vec<Instruction> {
     let mut program =
         vec![op(LOAD, ARCHITECTURE), branch(IF_EQUAL, ARCH, 1, 0), op(RETURN, KILL), op(LOAD, NUMBER)];
-    program.extend(tree(&ranges(&answers(capabilities))));
+    program.extend(tree(&ranges(answers)));
     program
 }
 
@@ -198,6 +212,23 @@ mod tests {
         assert_eq!(answer(&program, libc::SYS_personality, 0xffff_ffff), ALLOW);
         assert_eq!(answer(&program, libc::SYS_personality, 0x0004_0000), EPERM);
         assert_eq!(answer(&program, libc::SYS_clone3, 0), ENOSYS);
+    }
+
+    #[test]
+    fn a_short_list_is_all_that_is_allowed() {
+        let program = only(&[libc::SYS_read, libc::SYS_exit]);
+        for (call, argument, expected) in [
+            (libc::SYS_read, 0, ALLOW),
+            (libc::SYS_exit, 0, ALLOW),
+            (libc::SYS_clone, 17, ALLOW),
+            (libc::SYS_clone, libc::CLONE_NEWNET.cast_unsigned(), EPERM),
+            (libc::SYS_clone3, 0, ENOSYS),
+            (libc::SYS_openat, 0, EPERM),
+            (libc::SYS_execve, 0, EPERM),
+            (libc::SYS_ioctl, 0, EPERM),
+        ] {
+            assert_eq!(answer(&program, call, argument), expected, "{call}");
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Node {
             stop: event(),
             stops: AtomicBool::new(false),
             hurry: event(),
+            ended: event(),
         };
         let networks = vec![(tunnel_address(number), 16)];
         let wanted = Wanted::new(networks, vec![key(number)], 5).unwrap();

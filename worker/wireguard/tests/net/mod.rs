@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,23 @@ impl Drop for Net {
             drop(Command::new("ip").args(["netns", "del", &self.space(host)]).output());
         }
     }
+}
+
+/// The program with the helper, built if it is not there yet.
+pub(crate) fn shim() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        if let Some(built) = std::env::var_os("SWARM_TEST_SHIM") {
+            return built.into();
+        }
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "swarm-worker-shim", "--bin", "swarmd-shim"]);
+        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(status.success(), "building swarmd-shim failed");
+        let test = std::env::current_exe().expect("own path");
+        test.parent().and_then(Path::parent).expect("target/debug/deps/test").join("swarmd-shim")
+    });
+    built.clone()
 }
 
 /// Addresses inside the tunnel.
