@@ -599,7 +599,7 @@ impl Sim {
             return self.send_stream(host, from, conn, Body::Close { conn, leader: hint });
         };
         leading.sessions.insert(node, (session, conn, from));
-let term = leading.term;
+        let term = leading.term;
         self.send_stream(host, from, conn, Body::Registered { conn, session, term, managers });
         let input = SessionInput::Registered { session, description: Box::new(description), addr };
         if let Some(leading) = self.running(host).and_then(|r| r.leading.as_mut()) {

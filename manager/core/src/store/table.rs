@@ -167,10 +167,7 @@ fn insert<K: Ord + Clone, V: Clone>(
     }
 }
 
-fn bounded<K: Clone, V, E>(
-    right: Vec<(K, E)>,
-    node: impl FnOnce(Vec<(K, E)>) -> Node<K, V>,
-) -> Child<K, V> {
+fn bounded<K: Clone, V, E>(right: Vec<(K, E)>, node: impl FnOnce(Vec<(K, E)>) -> Node<K, V>) -> Child<K, V> {
     let bound = right.first().expect("the right half of a split has an entry").0.clone();
     (bound, Arc::new(node(right)))
 }
