@@ -15,7 +15,7 @@ use crate::bench::table::{Row, Target, Unit};
 use crate::bench::{Order, place};
 
 const NODES: usize = 100;
-const MANAGERS: usize = 3;
+const MANAGERS: usize = 1;
 /// Longer than a hundred nodes take to join, and longer than any death takes.
 const LIMIT: Duration = Duration::from_secs(90);
 

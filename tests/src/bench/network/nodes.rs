@@ -27,6 +27,7 @@ use swarm_types::task::TaskSpec;
 use swarm_worker_agent::fake::FakeExecutor;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -63,6 +64,7 @@ struct Host {
     executor: Arc<FakeExecutor>,
     socket: PathBuf,
     addr: String,
+    _daemon: JoinSet<()>,
 }
 
 impl Host {
@@ -80,12 +82,13 @@ impl Host {
         let (executor, socket) = (FakeExecutor::new(&name), settings.socket.clone());
         let running =
             daemon(settings, executor.clone(), Arc::new(SystemClock::default()), CancellationToken::new());
-        tokio::spawn(async move {
+        let mut daemons = JoinSet::new();
+        daemons.spawn(async move {
             if let Err(error) = running.await {
                 eprintln!("{name}: {error:#}");
             }
         });
-        let host = Host { executor, socket, addr: format!("{addr}:2377") };
+        let host = Host { executor, socket, addr: format!("{addr}:2377"), _daemon: daemons };
         let end = Instant::now() + LIMIT;
         while let Err(error) = host.local().info(v1::InfoRequest {}).await {
             if Instant::now() > end {
