@@ -100,6 +100,7 @@ impl<'a> World<'a> {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let seed = from_env("SWARM_CHURN_SEED").unwrap_or(time);
         println!("SWARM_CHURN_SEED={seed}");
+        first_network(hosts);
         let before = NODES.map(|host| (host, compare::ground(hosts, host))).into();
         let files = NODES.map(|host| (host, compare::open_files(hosts, host))).into();
         for (name, flags) in NETWORKS {
@@ -141,6 +142,22 @@ impl<'a> World<'a> {
         }
         self
     }
+}
+
+/// A host that has had its first network keeps its end of the tunnel until it leaves, and forwards.
+fn first_network(h: &Hosts) {
+    h.ok("m1", "network create first");
+    let all = "service create -d --name first --mode global --network first -p 8080:80";
+    h.ok("m1", &format!("{all} {PAGE}"));
+    h.until_running("m1", "first", NODES.len());
+    h.ok("m1", "service rm first");
+    h.until_no_containers();
+    until("the first network is removed", || h.ctl("m1", "network rm first").code == 0);
+    let is_put_away = |host: &str| {
+        let there = compare::ground(h, host);
+        !there.iter().any(|line| line.starts_with("namespace") || line.contains("sw-ing"))
+    };
+    until("it is put away everywhere", || NODES.iter().all(|host| is_put_away(host)));
 }
 
 /// With everything removed each host is as it was, and all addresses and ports can be had.

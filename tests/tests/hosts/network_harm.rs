@@ -143,6 +143,7 @@ fn state(h: &Hosts, place: &std::path::Path) -> Vec<String> {
     let said = h.sh("w1", &format!("nsenter --net={} sh {} 2>/dev/null", place.display(), script.display()));
     let mut lines: Vec<String> = compare::pieces(&said.out).collect();
     lines.sort();
+    lines.dedup();
     lines
 }
 

@@ -70,7 +70,14 @@ impl Probe {
         let said = self.on_its_network("ip -4 -o addr show");
         let nets = said.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let on_networks = nets.filter(|words| words.get(1).is_some_and(|device| device.starts_with("eth")));
-        on_networks.filter_map(|words| words.get(3)?.split('/').next()?.parse().ok()).collect()
+        let addr = |words: Vec<&str>| {
+            let addr: Ipv4Addr = words.get(3)?.split('/').next()?.parse().ok()?;
+            Some(((*words.get(1)?).to_owned(), addr))
+        };
+        // they are listed as they were made, which is no order
+        let mut found: Vec<(String, Ipv4Addr)> = on_networks.filter_map(addr).collect();
+        found.sort();
+        found.into_iter().map(|(_, addr)| addr).collect()
     }
 
     /// Addresses that it is told for a name.

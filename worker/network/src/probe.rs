@@ -99,7 +99,8 @@ fn legacy_drops() -> bool {
         return false;
     }
     let read = || -> io::Result<bool> {
-        let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        // a raw socket would need a protocol: without one the kernel refuses it
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         // struct ipt_getinfo: name, hooks, their starts, their policies' places, count, size
         let mut info = [0; NAME + 13 * 4];
         info[..6].copy_from_slice(b"filter");
