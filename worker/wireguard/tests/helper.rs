@@ -269,8 +269,7 @@ fn a_helper_ends_when_told_and_when_its_device_goes() {
 }
 
 #[test]
-fn one_of_another_version_and_one_that_does_not_answer_are_replaced() {
-    // what speaks there is this process: it is not killed, as it ends when it is told to
+fn one_that_does_not_answer_is_replaced() {
     let node = Node::new(1);
     std::fs::create_dir(&node.place.dir).unwrap();
     let dir = std::fs::File::open(&node.place.dir).unwrap();
