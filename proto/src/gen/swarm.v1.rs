@@ -913,7 +913,7 @@ pub struct NodeDescription {
     #[prost(message, optional, tag = "7")]
     pub network: ::core::option::Option<NetworkDescription>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NetworkDescription {
     #[prost(string, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,

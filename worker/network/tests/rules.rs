@@ -65,8 +65,8 @@ fn ip_rules() -> Vec<(Rule, &'static str)> {
             "ip daddr 10.255.1.2-10.255.1.254 accept",
         ),
         (vec![is(Field::FibDestinationType, number(2)), accept()], "fib daddr type local accept"),
-        (vec![is(Field::FibDestinationDevice, number(0)), accept()], "fib daddr oif missing accept"),
-        (vec![is(Field::FibDestinationDevice, number(1)), accept()], "fib daddr oif exists accept"),
+        (vec![is(Field::FibDestinationDevice, number(0)), accept()], "fib daddr . mark oif missing accept"),
+        (vec![is(Field::FibDestinationDevice, number(1)), accept()], "fib daddr . mark oif exists accept"),
         (
             vec![
                 is(Field::L4Proto, Value::Protocol(17)),

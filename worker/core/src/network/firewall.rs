@@ -183,7 +183,8 @@ pub enum Field {
     Mark,
     /// `fib daddr type`; local is 2.
     FibDestinationType,
-    /// `fib daddr oif`, whether there is one: 1, or 0 for `missing`, which local addresses are too.
+    /// `fib daddr . mark oif`, whether a packet with this mark has a way there: 1, or 0 for `missing`,
+    /// which local addresses are too.
     FibDestinationDevice,
     /// VXLAN network identifier (`@th,96,24`).
     Vni,

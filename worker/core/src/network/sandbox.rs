@@ -203,7 +203,8 @@ pub(crate) fn spoof(version: Version, others: &[&str]) -> Rule {
 }
 
 /// Who speaks to an address that nobody has is told so, with what ends a connection: "no route", which the
-/// kernel would answer, does not. Those of a node that has died would hang until they give up.
+/// kernel would answer, does not. Those of a node that has died would hang until they give up. A reply to
+/// a client of another node has its way by the mark.
 pub(crate) fn gone() -> Chain {
     let protocols = [Protocol::Tcp, Protocol::Udp].map(protocol_number);
     let rule = |protocol| {

@@ -105,11 +105,12 @@ pub(crate) fn fib_destination_type(to: Register) -> LowExpression {
     fib(to, TYPE, 0)
 }
 
-/// Whether there is a device that leads to the destination.
+/// Whether there is a device that leads to the destination, for a packet with this mark.
 pub(crate) fn fib_destination_device(to: Register) -> LowExpression {
     const DEVICE: u32 = 1;
+    const MARK: u32 = 4;
     const PRESENT: u32 = 32;
-    fib(to, DEVICE, PRESENT)
+    fib(to, DEVICE, MARK | PRESENT)
 }
 
 fn fib(to: Register, what: u32, flags: u32) -> LowExpression {

@@ -55,7 +55,7 @@ pub(crate) fn shape(field: Field) -> Shape {
         Field::CtMark => (4, kind::MARK, true, Ct(ct::MARK)),
         Field::Mark => (4, kind::MARK, true, Meta(meta::MARK)),
         Field::FibDestinationType => (4, kind::FIB_TYPE, true, FibType),
-        Field::FibDestinationDevice => (1, kind::INTEGER, true, FibDevice),
+        Field::FibDestinationDevice => (4, kind::INTEGER, true, FibDevice),
         Field::Vni => (3, kind::INTEGER, false, Payload(Header::Transport, 12)),
         Field::NfProto => (1, kind::NFPROTO, true, Meta(meta::NFPROTO)),
         Field::TcpFlags => (1, kind::TCP_FLAG, false, Payload(Header::Transport, 13)),

@@ -30,7 +30,7 @@ impl Field {
             Field::CtMark => "ct mark",
             Field::Mark => "meta mark",
             Field::FibDestinationType => "fib daddr type",
-            Field::FibDestinationDevice => "fib daddr oif",
+            Field::FibDestinationDevice => "fib daddr . mark oif",
             Field::Vni => "@th,96,24",
             Field::NfProto => "meta nfproto",
             Field::TcpFlags => "tcp flags",
