@@ -1,6 +1,8 @@
 //! The thread that drives the kernel: takes wishes, reads news, repairs. It alone changes namespaces, so
 //! nothing here waits for anything but the kernel.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -19,14 +21,10 @@ use crate::links::{self, Rooms, Work, Works};
 use crate::namespace::Folder;
 use crate::room::{Have, Room};
 use crate::thread::Command;
-use crate::{check, conntrack, news, probe, sync, sysctl, words};
+use crate::{check, conntrack, sync, words};
 
 /// What could not be done is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
-/// After a change of others' rules they are looked at no sooner than this after the last time.
-const REST: Duration = Duration::from_secs(1);
-/// A full table of connections is told of for so long after it.
-const KEEP_FULL: Duration = Duration::from_secs(15);
 
 /// What the thread knows and does.
 pub(crate) struct Engine {
@@ -287,45 +285,6 @@ impl Engine {
         }
     }
 
-    /// Settings that are not as wanted. The kernel tells of forwarding and little else. Those of tasks
-    /// are left to the audit: there are many, and nobody comes there by mistake.
-    fn look_at_settings(&mut self) {
-        for (place, room) in &mut self.rooms {
-            let is_one = !matches!(place, Place::Task(_)) && room.known.is_some();
-            if is_one
-                && sysctl::differences(&room.file, &self.home, &room.want.sysctls)
-                    .is_ok_and(|d| !d.is_empty())
-            {
-                room.doubt_paths();
-                self.repair_at.get_or_insert(Instant::now() + self.settings.settle);
-            }
-        }
-    }
-
-    fn read_news(&mut self) {
-        for (place, room) in &mut self.rooms {
-            let news = news::read(room);
-            if std::mem::take(&mut room.others_changed) && *place == Place::Host {
-                let soon = (self.looked_at + REST).max(Instant::now() + self.settings.settle);
-                self.look_at = self.look_at.min(soon);
-            }
-            let wrong_settings = news.settings
-                && sysctl::differences(&room.file, &self.home, &room.want.sysctls)
-                    .is_ok_and(|d| !d.is_empty());
-            let wrong_paths = news.paths_are_wrong || wrong_settings || news.lost;
-            let wrong_tables = news.tables_are_wrong || news.lost;
-            if wrong_paths {
-                room.doubt_paths();
-            }
-            if wrong_tables {
-                room.doubt_tables();
-            }
-            if (wrong_paths || wrong_tables) && self.has_plan {
-                self.repair_at.get_or_insert(Instant::now() + self.settings.settle);
-            }
-        }
-    }
-
     fn repair(&mut self) {
         let changed = self.work();
         if changed > 0 {
@@ -349,31 +308,6 @@ impl Engine {
             self.repair();
         }
         self.publish();
-    }
-
-    /// Firewalls of others, and connections for which there is no room.
-    fn look_around(&mut self) {
-        let now = Instant::now();
-        (self.looked_at, self.look_at) = (now, now + self.settings.look);
-        self.general.clear();
-        if let Some(host) = self.rooms.get_mut(&Place::Host) {
-            match probe::firewall(host, &self.home) {
-                Ok(found) => self.general.extend(found),
-                Err(err) => warn!(error = %err, "cannot look at the firewalls of this node"),
-            }
-        }
-        for (place, room) in &mut self.rooms {
-            let Ok(load) = conntrack::load(&mut room.nft) else { continue };
-            if load.is_full(room.dropped) {
-                room.full_at = Some(now);
-            }
-            let full = room.full_at.is_some_and(|at| now.duration_since(at) < KEEP_FULL);
-            if let Some(text) = load.complaint(full) {
-                let text = format!("{}: {text}", words::place(*place));
-                self.general.push(NetworkProblem { subject: "conntrack".into(), text });
-            }
-            room.dropped = Some(load.dropped);
-        }
     }
 
     fn publish(&mut self) -> Vec<NetworkProblem> {
