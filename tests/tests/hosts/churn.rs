@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use swarm_tests::hosts::Hosts;
+use swarm_tests::hosts::{Hosts, until};
 
 use super::probe::PAGE;
 
@@ -210,7 +210,10 @@ impl<'a> Churn<'a> {
             self.hosts.ok(via, &format!("service rm {name}"));
         }
         for name in std::mem::take(&mut self.networks) {
-            self.hosts.ok(via, &format!("network rm {name}"));
+            // tasks may still be stopping on it
+            until(&format!("network {name} is removed"), || {
+                self.hosts.ctl(via, &format!("network rm {name}")).code == 0
+            });
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use swarm_tests::hosts::{Hosts, poll, until, until_in};
+use swarm_tests::hosts::{Hosts, PATIENCE, poll, until, until_in};
 
 use super::churn::{Churn, Dice, NETWORKS, PLACES, PORTS};
 use super::probe::{PAGE, Probe, addr, until_all_agree};
@@ -144,7 +144,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// A host that has had its first network keeps its end of the tunnel until it leaves, and forwards.
+/// A host that has had its first network keeps a few rules until it leaves, and forwards.
 fn first_network(h: &Hosts) {
     h.ok("m1", "network create first");
     let all = "service create -d --name first --mode global --network first -p 8080:80";
@@ -153,11 +153,11 @@ fn first_network(h: &Hosts) {
     h.ok("m1", "service rm first");
     h.until_no_containers();
     until("the first network is removed", || h.ctl("m1", "network rm first").code == 0);
-    let is_put_away = |host: &str| {
-        let there = compare::ground(h, host);
-        !there.iter().any(|line| line.starts_with("namespace") || line.contains("sw-ing"))
+    let left = || {
+        let there = NODES.iter().flat_map(|host| compare::ground(h, host));
+        there.filter(|line| line.starts_with("namespace") || line.starts_with("link sw-")).collect::<Vec<_>>()
     };
-    until("it is put away everywhere", || NODES.iter().all(|host| is_put_away(host)));
+    assert!(poll(PATIENCE, || left().is_empty()), "it is not put away everywhere: {:?}", left());
 }
 
 /// With everything removed each host is as it was, and all addresses and ports can be had.

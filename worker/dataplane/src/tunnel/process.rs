@@ -22,10 +22,14 @@ struct Running {
     helper: Helper,
     /// Readable when it has ended.
     end: AsyncFd<OwnedFd>,
-    since: Instant,
+    /// When this daemon started it; none of one that it found.
+    started: Option<Instant>,
     index: u16,
     mtu: u16,
 }
+
+/// A helper, its end, and when it was started if it was not found.
+type Obtained = (Helper, AsyncFd<OwnedFd>, Option<Instant>);
 
 /// The process of this node's tunnel, if there is to be one.
 pub(super) struct Process {
@@ -67,9 +71,9 @@ impl Process {
         }
         self.end();
         match self.obtain(&settings(self.port, index, mtu), own) {
-            Ok((helper, end)) => {
+            Ok((helper, end, started)) => {
                 self.failed = None;
-                self.running = Some(Running { helper, end, since: Instant::now(), index, mtu });
+                self.running = Some(Running { helper, end, started, index, mtu });
             }
             Err(text) => {
                 if self.failed.as_ref() != Some(&text) {
@@ -82,12 +86,12 @@ impl Process {
     }
 
     /// That of the daemon before this one, or a new one.
-    fn obtain(&mut self, settings: &Settings, own: &[KeyPair]) -> Result<(Helper, AsyncFd<OwnedFd>), String> {
-        let helper = match self.found(settings, own).map_err(|e| chain(&e))? {
-            Some(helper) => helper,
+    fn obtain(&mut self, settings: &Settings, own: &[KeyPair]) -> Result<Obtained, String> {
+        let (helper, started) = match self.found(settings, own).map_err(|e| chain(&e))? {
+            Some(helper) => (helper, None),
             None => {
                 let helper = Helper::start(&self.place).map_err(|e| chain(&e))?;
-                opened(helper, settings, own)?
+                (opened(helper, settings, own)?, Some(Instant::now()))
             }
         };
         self.may_be_left = false;
@@ -97,7 +101,7 @@ impl Process {
             program = helper.program(),
             "the tunnel is carried by a process of its own"
         );
-        Ok((helper, end))
+        Ok((helper, end, started))
     }
 
     fn found(&self, settings: &Settings, own: &[KeyPair]) -> Result<Option<Helper>, HelperError> {
@@ -157,12 +161,12 @@ impl Process {
     /// It has ended by itself. True if it is to be started anew at once.
     pub(super) fn lost(&mut self) -> bool {
         let Some(running) = self.running.take() else { return false };
-        let (pid, lived) = (running.helper.pid(), running.since.elapsed());
-        warn!(pid, ?lived, "the tunnel's process has ended by itself and is started anew");
-        if lived < SHORT_LIFE {
+        warn!(pid = running.helper.pid(), "the tunnel's process has ended by itself and is started anew");
+        let lived = running.started.map(|at| at.elapsed()).filter(|lived| *lived < SHORT_LIFE);
+        if let Some(lived) = lived {
             self.failed = Some(format!("the tunnel's process ended after {} ms", lived.as_millis()));
         }
-        lived >= SHORT_LIFE
+        lived.is_none()
     }
 
     /// Ends it if it is there. Its device stays, and swallows what is sent to it until it is taken over.
