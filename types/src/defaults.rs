@@ -69,3 +69,6 @@ pub const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 pub const FIRST_VNI: u32 = 4096;
 /// A task that is to stop waits at most so long until every node has taken it out of its rules.
 pub const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
+/// Once they have, what was sent to it before has this long to come: no event says that no packet is under
+/// way any more.
+pub const WITHDRAW_SETTLE: Duration = Duration::from_millis(100);

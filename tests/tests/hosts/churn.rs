@@ -153,8 +153,9 @@ impl<'a> Churn<'a> {
         (0..count).map(|_| all.remove(self.dice.below(all.len()))).collect()
     }
 
+    /// All of them together leave a node.
     fn condition(&mut self) -> &'static str {
-        self.dice.one(&["node.role==worker", "node.role==manager", "node.hostname==w1", "node.hostname!=w2"])
+        self.dice.one(&["node.role==worker", "node.hostname!=m1", "node.hostname!=m3", "node.hostname!=w2"])
     }
 
     fn some_service(&mut self) -> (String, bool) {

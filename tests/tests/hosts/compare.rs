@@ -26,7 +26,10 @@ struct Told {
 /// Every node names, leads to and refuses what managers say. `networks`: all of them, in the order in
 /// which the names of a task on all of them are looked for.
 pub(super) fn all_nodes(h: &Hosts, via: &str, services: &[String], networks: &[String], nodes: &[&str]) {
+    let began = std::time::Instant::now();
+    let stage = |what: &str| println!("compare: {what} after {:?}", began.elapsed());
     until_converged(h, via);
+    stage("all services run");
     let on: String = networks.iter().map(|name| format!(" --network {name}")).collect();
     h.ok(
         via,
@@ -35,7 +38,9 @@ pub(super) fn all_nodes(h: &Hosts, via: &str, services: &[String], networks: &[S
         ),
     );
     let probes = Probe::all(h, via, "probe", nodes.len());
+    stage("the probes run");
     until_all_agree(h, via);
+    stage("all nodes agree");
     let order: Vec<String> = networks.iter().map(|name| network_id(h, via, name)).collect();
     let told: BTreeMap<&String, Told> = services.iter().map(|name| (name, told(h, via, name))).collect();
     addresses_are_unique(&told);
@@ -46,7 +51,14 @@ pub(super) fn all_nodes(h: &Hosts, via: &str, services: &[String], networks: &[S
         wrong.extend(ports(h, &told, nodes));
         wrong.is_empty()
     });
-    assert!(wrong.is_empty(), "nodes do not show what managers say: {wrong:#?}\n{told:#?}");
+    stage("all names, addresses and ports were tried");
+    let tasks = || services.iter().map(|name| h.ctl(via, &format!("service ps {name}")).out);
+    assert!(
+        wrong.is_empty(),
+        "nodes do not show what managers say: {wrong:#?}\n{told:#?}\n{}{}",
+        tasks().collect::<String>(),
+        h.ctl(via, "network check")
+    );
     h.ok(via, "service rm probe");
 }
 

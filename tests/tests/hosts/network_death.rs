@@ -139,9 +139,10 @@ fn a_node_without_power(h: &Hosts, caller: &TaskRow, task: &TaskRow) {
     let known = Instant::now();
     println!("managers know after {:?}", known - began);
     for one in &open {
-        until_in(Duration::from_secs(10), &format!("{}: it ends", one.what), || one.end().is_some());
+        // at its next packet: TCP repeats what was not answered after 0.2, 0.4, 0.8 … seconds
+        until_in(Duration::from_secs(30), &format!("{}: it ends", one.what), || one.end().is_some());
         let (at, how) = one.end().unwrap();
         println!("node dead: {}: {how} after {:?}", one.what, at - began);
     }
-    assert!(open.iter().all(|one| one.end().unwrap().0 < known + Duration::from_secs(3)));
+    assert!(open.iter().all(|one| one.end().unwrap().0 < known + Duration::from_secs(10)));
 }

@@ -307,16 +307,17 @@ fn task_endpoint(view: &View, task: &Task, network: &Network) -> Option<TaskEndp
         return None;
     }
     let attachment = task.attachments.iter().find(|attachment| attachment.network == network.id)?;
-    let node = view.node(&task.node);
-    let answers = node.is_some_and(|node| node.status.state != NodeState::Down);
+    // Of a node that is Down nobody knows whether it lives: others are told that its tasks are nowhere, so that
+    // connections to them are reset and do not hang.
+    let node = view.node(&task.node).filter(|node| node.status.state != NodeState::Down)?;
     Some(TaskEndpoint {
         task: task.id,
         node: task.node,
         service: task.service,
         name: task.name(),
         addrs: attachment.addrs.clone(),
-        serving: task.status.state == TaskState::Running && task.is_wanted() && answers,
-        weight: weight(service.map(|s| s.spec.endpoint.weight_label.as_str()), node.map(|n| &**n)),
+        serving: task.status.state == TaskState::Running && task.is_wanted(),
+        weight: weight(service.map(|s| s.spec.endpoint.weight_label.as_str()), Some(node)),
     })
 }
 

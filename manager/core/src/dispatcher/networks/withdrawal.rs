@@ -3,7 +3,7 @@
 //!
 //! Reads:   what nodes have acknowledged.
 //! Writes:  nothing in the store.
-//! Never:   waits longer than [`defaults::WITHDRAW_PATIENCE`], nor for a node that does not answer.
+//! Never:   waits longer than [`defaults::WITHDRAW_PATIENCE`] for a node, nor for one that does not answer.
 //! Start:   [`Withdrawals::hold`].
 
 use std::collections::BTreeMap;
@@ -25,6 +25,10 @@ struct Held {
     /// Who has not said yet that it is out, and the number of the set that says so.
     waiting: BTreeMap<NodeId, u64>,
     until: Timestamp,
+    /// It has ended by itself: nothing comes to it any more.
+    ended: bool,
+    /// When what was sent to it before all had taken it out has come.
+    settled: Option<Timestamp>,
 }
 
 /// Tasks that are being withdrawn.
@@ -48,7 +52,7 @@ pub(super) fn ready_nodes(view: &View) -> impl Iterator<Item = NodeId> + '_ {
 impl Withdrawals {
     pub(super) fn hold(&mut self, task: TaskId, waiting: BTreeMap<NodeId, u64>, now: Timestamp) {
         let until = now.plus(defaults::WITHDRAW_PATIENCE);
-        self.0.entry(task).or_insert(Held { task: None, waiting, until });
+        self.0.entry(task).or_insert(Held { task: None, waiting, until, ended: false, settled: None });
     }
 
     pub(super) fn is_held(&self, task: &TaskId) -> bool {
@@ -70,7 +74,7 @@ impl Withdrawals {
         self.0.retain(|id, _| view.task(id).is_some());
         for (id, held) in &mut self.0 {
             if !view.task(id).is_some_and(|task| is_stopping(task)) {
-                held.waiting.clear();
+                held.ended = true;
             }
         }
     }
@@ -96,12 +100,17 @@ impl Withdrawals {
     }
 
     pub(super) fn take_released(&mut self, now: Timestamp) -> Vec<Arc<Task>> {
-        let done = |held: &Held| held.waiting.is_empty() || held.until <= now;
+        for held in self.0.values_mut() {
+            if held.settled.is_none() && (held.waiting.is_empty() || held.until <= now) {
+                held.settled = Some(now.plus(defaults::WITHDRAW_SETTLE));
+            }
+        }
+        let done = |held: &Held| held.ended || held.settled.is_some_and(|at| at <= now);
         let ids: Vec<TaskId> = self.0.iter().filter(|(_, held)| done(held)).map(|(id, _)| *id).collect();
         ids.iter().filter_map(|id| self.0.remove(id)?.task).collect()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.0.values().map(|held| held.until).min()
+        self.0.values().map(|held| held.settled.unwrap_or(held.until)).min()
     }
 }
