@@ -92,6 +92,10 @@ impl Part {
             *self = Self { network: self.network.take(), ..Self::default() };
         }
         let mut changes = self.members.take(ground.own.node, entry);
+        let mut touched = Touched::default();
+        for (old, new) in &changes.tasks {
+            self.reach.learn(old.as_deref(), new.as_deref(), &mut touched);
+        }
         let locals = self.take_locals(set, tasks, news, &mut changes);
         let frame = network || locals || news.ground;
         let mut did = Did { network, ..Did::default() };
@@ -106,7 +110,7 @@ impl Part {
                 self.balance(*id, &mut balanced);
             }
         }
-        self.make(ground, &changes, frame, network || news.ground, &balanced);
+        self.make(ground, touched, frame, network || news.ground, &balanced);
         did
     }
 
@@ -166,7 +170,14 @@ impl Part {
         let Some(network) = &self.network else { return false };
         let touched = news.tasks.iter().filter_map(|task| self.members.task(*task));
         changes.services.extend(touched.map(|task| task.service));
-        let local = |task: &Arc<LocalTask>| Some((task.id, local(set, task, network)?));
+        let local = |task: &Arc<LocalTask>| {
+            let mut local = local(set, task, network)?;
+            // Of a task that has ended its links may be there when another has its address, maybe elsewhere.
+            if self.members.task(task.id).is_none() {
+                local.addrs.retain(|addr| !self.reach.is_of_another(*addr, task.id));
+            }
+            Some((task.id, local))
+        };
         let locals = tasks.values().filter_map(local).collect();
         let changed = self.locals != locals;
         self.locals = locals;
@@ -174,11 +185,8 @@ impl Part {
     }
 
     /// Makes the sandbox anew; `frame`: links and settings too; `nodes`: the ways to all nodes.
-    fn make(&mut self, ground: &Ground, changes: &Changes, frame: bool, nodes: bool, balanced: &Balanced) {
-        let (mut reach, mut touched) = (std::mem::take(&mut self.reach), Touched::default());
-        for (old, new) in &changes.tasks {
-            reach.learn(old.as_deref(), new.as_deref(), &mut touched);
-        }
+    fn make(&mut self, ground: &Ground, touched: Touched, frame: bool, nodes: bool, balanced: &Balanced) {
+        let (mut reach, mut touched) = (std::mem::take(&mut self.reach), touched);
         let Some(sandbox) = self.sandbox(ground) else { return };
         let fresh = (frame || self.namespace.is_none()).then(|| {
             let (mut ns, mut routes) = (sandbox.namespace(), sandbox.routes());

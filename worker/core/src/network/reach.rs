@@ -37,6 +37,11 @@ impl Reach {
         &self.all
     }
 
+    /// A task other than this one is said to have the address.
+    pub(crate) fn is_of_another(&self, addr: IpAddr, task: TaskId) -> bool {
+        self.owners.get(&addr).is_some_and(|owners| owners.iter().any(|(_, owner, _)| *owner != task))
+    }
+
     /// Tasks came, changed and went.
     pub(crate) fn learn(
         &mut self,

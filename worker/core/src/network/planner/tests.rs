@@ -59,6 +59,29 @@ fn two_nodes_and_two_services() {
     check(&world, &without, &[], &expect_file!["../golden/no_tunnel.txt"]);
 }
 
+/// Its links are there until the agent has put them away; the address may be somebody else's by then.
+#[test]
+fn a_task_that_has_ended_does_not_hide_who_has_its_address() {
+    let mut world = world(&[INGRESS]);
+    world.network("app", 4097, &["10.0.1.0/24"], |_| {});
+    world.service("web", "app", &["10.0.1.100"], |_| {});
+    world.task("old", "web", 1, &[("app", "10.0.1.11")]);
+    let local = world.local(1);
+    let mut planner = Planner::new();
+    let route = |planned: Planned| {
+        let sandbox = &planned.plan.namespaces[&Place::Sandbox("app".into())];
+        let to = address::host_net(addr("10.0.1.11"));
+        sandbox.routes.iter().filter(|route| route.to == to).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let before = planner.plan(&world.set(1), &local, &facts()).unwrap();
+    assert_eq!(route(before), ["10.0.1.11/32 dev t-old"]);
+    world.networks.get_mut(&"app".into()).unwrap().endpoints.clear();
+    world.task("new", "web", 2, &[("app", "10.0.1.11")]);
+    let after = ["10.0.1.11/32 via 100.127.0.2 dev vx0 onlink"];
+    assert_eq!(route(planner.plan(&world.set(1), &local, &facts()).unwrap()), after);
+    assert_eq!(route(Planner::new().plan(&world.set(1), &local, &facts()).unwrap()), after);
+}
+
 #[test]
 fn ways_to_choose() {
     let mut world = world(&[INGRESS, "fd53:255::/64"]);
