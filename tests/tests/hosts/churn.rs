@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use swarm_tests::hosts::{Hosts, until};
+use swarm_tests::hosts::{Hosts, PATIENCE, until_in};
 
 use super::probe::PAGE;
 
@@ -212,7 +212,7 @@ impl<'a> Churn<'a> {
         }
         for name in std::mem::take(&mut self.networks) {
             // tasks may still be stopping on it
-            until(&format!("network {name} is removed"), || {
+            until_in(4 * PATIENCE, &format!("network {name} is removed"), || {
                 self.hosts.ctl(via, &format!("network rm {name}")).code == 0
             });
         }

@@ -45,8 +45,8 @@ pub(super) fn all_nodes(h: &Hosts, via: &str, services: &[String], networks: &[S
     let told: BTreeMap<&String, Told> = services.iter().map(|name| (name, told(h, via, name))).collect();
     addresses_are_unique(&told);
     let mut wrong = Vec::new();
-    // The last word may still be on its way to a node.
-    poll(swarm_tests::hosts::PATIENCE, || {
+    // The last word may still be on its way to a node; one round of questions may take half a minute.
+    poll(4 * swarm_tests::hosts::PATIENCE, || {
         wrong = probes.iter().flat_map(|probe| names(probe, &told, &order)).collect();
         wrong.extend(ports(h, &told, nodes));
         wrong.is_empty()

@@ -172,7 +172,7 @@ fn nothing_is_left(h: &Hosts, churn: &mut Churn<'_>, world: World<'_>, via: &str
         via,
         &format!("service create -d --name places {all} --stop-grace-period 100ms demo:1 sleep 100000"),
     );
-    h.until_running(via, "places", PLACES);
+    until_in(4 * PATIENCE, "all addresses are given", || h.running(via, "places").len() == PLACES);
     h.ok(via, "service rm ports places");
     h.until_no_containers();
     for name in NETWORKS.iter().map(|(name, _)| *name).chain(["steady"]) {
