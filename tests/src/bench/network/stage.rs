@@ -58,7 +58,7 @@ impl Stage {
     /// Makes the networks and services.
     async fn furnish(&mut self) -> Result<()> {
         let image = cluster::image_name();
-        self.ctl("network rm ingress")?;
+        self.ctl("network rm -f ingress")?;
         for line in [
             "network create --ingress --opt encrypted=false ingress",
             "network create --opt encrypted=false app",
