@@ -173,7 +173,8 @@ pub(crate) mod tests {
             "unexpected `PUBLIC KEY` among the credentials"
         );
         let text = good.to_pem();
-        for end in (0..text.len()).step_by(97) {
+        // without its last line end it is whole
+        for end in (0..text.trim_end().len()).step_by(97) {
             assert!(Credentials::from_pem(&text[..end]).is_err(), "cut at {end}");
         }
     }

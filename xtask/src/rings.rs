@@ -148,9 +148,10 @@ fn count(ring: &Ring, args: &[String], total: &mut Count) -> Result<()> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("run cargo")?;
     let streams = (child.stdout.take(), child.stderr.take());
+    let runner = if args.first().is_some_and(|word| word == "nextest") { "Summary [" } else { "test result:" };
     let (out, err) = std::thread::scope(|scope| {
-        let out = scope.spawn(|| streams.0.map(|pipe| pass_on(pipe, |line| println!("{line}"))));
-        let err = scope.spawn(|| streams.1.map(|pipe| pass_on(pipe, |line| eprintln!("{line}"))));
+        let out = scope.spawn(|| streams.0.map(|pipe| pass_on(pipe, runner, |line| println!("{line}"))));
+        let err = scope.spawn(|| streams.1.map(|pipe| pass_on(pipe, runner, |line| eprintln!("{line}"))));
         (out.join().ok().flatten(), err.join().ok().flatten())
     });
     for count in [out, err].into_iter().flatten() {
@@ -165,12 +166,14 @@ fn count(ring: &Ring, args: &[String], total: &mut Count) -> Result<()> {
     }
 }
 
-fn pass_on(pipe: impl std::io::Read, print: impl Fn(&str)) -> Count {
+/// `runner`: how the line begins that counts. `nextest` passes on what a failed test printed, twice, and a test's
+/// own last line must not count beside its.
+fn pass_on(pipe: impl std::io::Read, runner: &str, print: impl Fn(&str)) -> Count {
     let mut count = Count::default();
     for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         print(&line);
-        let Some((passed, failed)) = counted(&line) else { continue };
+        let Some((passed, failed)) = counted(&line, runner) else { continue };
         count.passed += passed;
         count.failed += failed;
     }
@@ -178,9 +181,9 @@ fn pass_on(pipe: impl std::io::Read, print: impl Fn(&str)) -> Count {
 }
 
 /// Reads `Summary [ 1.2s] 7 tests run: 6 passed, 1 failed` and `test result: ok. 6 passed; 1 failed; …`.
-fn counted(line: &str) -> Option<(u64, u64)> {
+fn counted(line: &str, runner: &str) -> Option<(u64, u64)> {
     let line = line.trim_start();
-    if !(line.starts_with("Summary [") || line.starts_with("test result:")) {
+    if !line.starts_with(runner) {
         return None;
     }
     let words: Vec<&str> = line.split([' ', ',', ';', '(', ')']).filter(|word| !word.is_empty()).collect();
@@ -197,14 +200,14 @@ mod tests {
 
     #[test]
     fn reads_the_last_line_of_either_runner() {
-        assert_eq!(
-            counted("     Summary [   3.330s] 22 tests run: 22 passed (1 slow), 1 skipped"),
-            Some((22, 0))
-        );
+        let line = "     Summary [   3.330s] 22 tests run: 22 passed (1 slow), 1 skipped";
+        assert_eq!(counted(line, "Summary ["), Some((22, 0)));
         let line = "Summary [ 3.3s] 9 tests run: 5 passed, 2 failed, 1 timed out, 0 skipped";
-        assert_eq!(counted(line), Some((5, 3)));
-        assert_eq!(counted("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured"), Some((3, 2)));
-        assert_eq!(counted("        PASS [ 0.1s] 7 passed"), None);
+        assert_eq!(counted(line, "Summary ["), Some((5, 3)));
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured";
+        assert_eq!(counted(line, "test result:"), Some((3, 2)));
+        assert_eq!(counted(line, "Summary ["), None, "a failed test's own words, passed on by nextest");
+        assert_eq!(counted("        PASS [ 0.1s] 7 passed", "Summary ["), None);
     }
 
     #[test]

@@ -506,6 +506,12 @@ fn d10_a_dead_task_leaves_names_and_virtual_addresses(h: &Hosts) {
     until_in(Duration::from_secs(2), "its address is not answered", || {
         !names(h, &a, "tasks.b").contains(&gone)
     });
+    let b = h.until_running("m1", "b", 2);
+    // A task serves as soon as its container runs; this one's program may need a moment until it listens.
+    for addr in b.iter().map(|task| own_addr(h, task, "eth0")) {
+        let call = format!("wget -qO- http://{addr}/cgi-bin/who");
+        until(&format!("{addr} answers"), || inside(h, &a, &call).out.contains("sees"));
+    }
     for _ in 0..20 {
         assert!(!names(h, &a, "tasks.b").contains(&gone));
         let page = inside(h, &a, "wget -qO- http://b/cgi-bin/who");

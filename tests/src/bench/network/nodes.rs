@@ -158,8 +158,9 @@ impl Cluster {
         Ok(Cluster { hosts, api })
     }
 
-    /// A network, and a service with as many tasks as there are nodes.
+    /// A network, and a service with a task on each node: all take part, and go on taking part.
     async fn deploy(&self) -> Result<()> {
+        self.joined().await?;
         let spec = v1::NetworkSpec {
             annotations: Some(v1::Annotations { name: NETWORK.into(), ..v1::Annotations::default() }),
             subnets: vec![v1::SubnetSpec { subnet: "10.77.0.0/16".into(), ..v1::SubnetSpec::default() }],
@@ -177,7 +178,7 @@ impl Cluster {
         let spec = ServiceSpec {
             annotations: Annotations { name: "web".into(), ..Annotations::default() },
             task: Arc::new(task),
-            mode: Mode::Replicated { replicas: self.hosts.len() as u64 },
+            mode: Mode::Global,
             ..ServiceSpec::default()
         };
         let mut spec: v1::ServiceSpec = (&spec).into();
@@ -185,6 +186,25 @@ impl Cluster {
         spec.task.as_mut().context("a task's spec")?.networks = vec![attachment];
         self.api.create(spec).await.context("create a service")?;
         self.settle().await
+    }
+
+    /// Waits until every node has its session: one that has joined is not there before.
+    async fn joined(&self) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let listed = self.api.control.clone().list_nodes(v1::ListNodesRequest::default()).await;
+            let nodes = listed.context("list nodes")?.into_inner().nodes;
+            let ready = |entry: &&v1::NodeEntry| {
+                let status = entry.node.as_ref().and_then(|node| node.status.as_ref());
+                status.is_some_and(|status| status.state() == v1::node_status::State::Ready)
+            };
+            let ready = nodes.iter().filter(ready).count();
+            if ready == self.hosts.len() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{ready} of {} nodes are ready", self.hosts.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until every node leads to as many tasks as there are nodes.
