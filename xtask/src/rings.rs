@@ -148,7 +148,8 @@ fn count(ring: &Ring, args: &[String], total: &mut Count) -> Result<()> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("run cargo")?;
     let streams = (child.stdout.take(), child.stderr.take());
-    let runner = if args.first().is_some_and(|word| word == "nextest") { "Summary [" } else { "test result:" };
+    let runner =
+        if args.first().is_some_and(|word| word == "nextest") { "Summary [" } else { "test result:" };
     let (out, err) = std::thread::scope(|scope| {
         let out = scope.spawn(|| streams.0.map(|pipe| pass_on(pipe, runner, |line| println!("{line}"))));
         let err = scope.spawn(|| streams.1.map(|pipe| pass_on(pipe, runner, |line| eprintln!("{line}"))));
