@@ -53,7 +53,7 @@ impl Entry {
     pub(crate) fn assigned(task: Arc<Task>, now: Timestamp) -> Self {
         let facts = Facts {
             confirmed: true,
-            may_run: task.status.state >= TaskState::Starting && !task.status.state.is_terminal(),
+            may_hold: task.status.state >= TaskState::Preparing && !task.status.state.is_terminal(),
             hold_until: hold_until(&task, now),
             removing: false,
         };
@@ -86,9 +86,9 @@ impl Entry {
         self.running.map(|r| r.op)
     }
 
-    /// Its container is known not to run.
+    /// Its container is known not to run, and to have no links.
     pub fn is_stopped(&self) -> bool {
-        !self.facts.may_run
+        !self.facts.may_hold
     }
 
     /// Takes over what a manager says of the task. True if that is worth keeping in the journal.
@@ -118,7 +118,7 @@ impl Entry {
 
     /// Takes over what was found of the container. True if the status changed.
     pub(crate) fn find(&mut self, found: &Found, now: Timestamp) -> bool {
-        self.facts.may_run = found.state == FoundState::Running;
+        self.facts.may_hold = !matches!(found.state, FoundState::Exited(_));
         match step::found(&self.task, found, now) {
             Some(status) => {
                 self.set(status);
@@ -167,8 +167,8 @@ impl Entry {
     /// `op` begins. True if the status changed.
     pub(crate) fn begin(&mut self, op: Op, now: Timestamp) -> bool {
         self.running = Some(Running { op, cancelled: false });
-        if op == Op::Start {
-            self.facts.may_run = true;
+        if matches!(op, Op::Prepare | Op::Start) {
+            self.facts.may_hold = true;
         }
         match step::begin(&self.task, op, now) {
             Some(status) => {
@@ -184,7 +184,7 @@ impl Entry {
         self.running = None;
         let outcome = self.count(op, outcome, now);
         if matches!(outcome, Outcome::Ended(_)) || (op == Op::Remove && outcome == Outcome::Done) {
-            self.facts.may_run = false;
+            self.facts.may_hold = false;
         }
         match step::after(&self.task, op, &outcome, now) {
             Some(status) => {

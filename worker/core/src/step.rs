@@ -20,7 +20,7 @@ pub enum Op {
     Start,
     /// Wait for its end.
     Wait,
-    /// Stop signal, grace period, kill.
+    /// Stop signal, grace period, kill, for what runs; in any case its links go.
     Shutdown,
     /// Remove the container and its logs.
     Remove,
@@ -76,8 +76,9 @@ pub struct Facts {
     pub confirmed: bool,
     /// The task is not assigned any more: stop it, remove its container, forget it.
     pub removing: bool,
-    /// There may be a process.
-    pub may_run: bool,
+    /// There may be a process, or what is made for one before it starts: links, whose addresses are to be free
+    /// when the task has ended.
+    pub may_hold: bool,
     /// Not to be started before this.
     pub hold_until: Timestamp,
 }
@@ -87,7 +88,7 @@ impl Facts {
     pub fn must_stop(&self, task: &Task) -> bool {
         self.removing
             || task.desired_state >= TaskState::Shutdown
-            || (task.status.state.is_terminal() && self.may_run)
+            || (task.status.state.is_terminal() && self.may_hold)
     }
 }
 
@@ -108,14 +109,14 @@ pub enum Next {
 pub fn next(task: &Task, facts: &Facts, now: Timestamp) -> Next {
     let state = task.status.state;
     if state.is_terminal() {
-        return match (facts.may_run, facts.removing) {
+        return match (facts.may_hold, facts.removing) {
             (true, _) => Next::Do(Op::Shutdown),
             (false, true) => Next::Do(Op::Remove),
             (false, false) => Next::Rest,
         };
     }
     if facts.must_stop(task) {
-        return if facts.may_run { Next::Do(Op::Shutdown) } else { Next::Become(TaskState::Shutdown) };
+        return if facts.may_hold { Next::Do(Op::Shutdown) } else { Next::Become(TaskState::Shutdown) };
     }
     if state < TaskState::Accepted {
         return Next::Become(TaskState::Accepted);
@@ -152,6 +153,10 @@ pub fn after(task: &Task, op: Op, outcome: &Outcome, now: Timestamp) -> Option<T
             let mut status = advance(task, TaskState::Running, now)?;
             status.container = Some(container.clone());
             Some(status)
+        }
+        // It never ran: there is no exit to tell of.
+        (Op::Shutdown, Outcome::Ended(_)) if task.status.state < TaskState::Starting => {
+            advance(task, TaskState::Shutdown, now)
         }
         (Op::Shutdown, Outcome::Ended(exit)) => ended(task, TaskState::Shutdown, exit, now),
         (Op::Start | Op::Wait, Outcome::Ended(exit)) => ended(task, verdict(task, exit), exit, now),

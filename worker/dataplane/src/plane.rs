@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -90,6 +90,8 @@ pub struct DataPlane {
     kernel: Arc<Kernel>,
     commands: mpsc::UnboundedSender<Command>,
     tasks: watch::Receiver<Arc<BTreeMap<TaskId, Arc<LocalTask>>>>,
+    /// Tasks for which links were asked: the engine may not have got to it, and who asked may have gone.
+    asked: Mutex<BTreeSet<TaskId>>,
     set: watch::Receiver<Arc<NetworkSet>>,
     status: Arc<watch::Sender<NetworkStatus>>,
     /// Ends with this.
@@ -121,7 +123,7 @@ impl DataPlane {
         let mut running = JoinSet::new();
         running.spawn(engine.run(orders));
         let (tasks, set, status) = watched;
-        Ok(Self { kernel, commands, tasks, set, status, _engine: running })
+        Ok(Self { kernel, commands, tasks, asked: Mutex::default(), set, status, _engine: running })
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ExecError> {
@@ -129,6 +131,10 @@ impl DataPlane {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<TaskId>> {
+        self.asked.lock().expect("no code panics while it holds the ids")
     }
 
     /// Waits until managers have said what the task's networks are.
@@ -189,6 +195,7 @@ impl TaskNetworks for DataPlane {
                 attachments: task.attachments.clone(),
                 ports: task.spec.host_ports.clone(),
             };
+            self.asked().insert(task.id);
             self.ask(|reply| Command::Attach(local, reply)).await??;
             Ok(self.links(task.id))
         })
@@ -196,10 +203,12 @@ impl TaskNetworks for DataPlane {
 
     fn detach(&self, task: TaskId) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
-            if !self.tasks.borrow().contains_key(&task) {
+            if !self.asked().contains(&task) && !self.tasks.borrow().contains_key(&task) {
                 return Ok(());
             }
-            self.ask(|reply| Command::Detach(task, reply)).await?
+            self.ask(|reply| Command::Detach(task, reply)).await??;
+            self.asked().remove(&task);
+            Ok(())
         })
     }
 

@@ -357,6 +357,26 @@ fn a_task_waits_for_a_network_that_goes_and_comes_again() {
     });
 }
 
+/// An agent that hears that a task is to stop drops what it asked for, and says next that nothing is to stay.
+#[test]
+fn links_that_nobody_waits_for_any_more_are_removed() {
+    alone(|place| async move {
+        let plane = place.open();
+        let mut set = set();
+        add(&mut set, "t1", "web", 11);
+        plane.apply(Arc::new(set)).await;
+        let before = place.namespaces();
+        let t1 = task("t1", 11);
+        let mut attach = plane.attach(&t1);
+        assert!(futures::poll!(&mut attach).is_pending(), "the engine has not got to it");
+        drop(attach);
+        plane.detach("t1".into()).await.unwrap();
+        // answered after all that was asked before
+        plane.check(None).await.unwrap();
+        assert_eq!((place.namespaces(), place.records()), (before, 0));
+    });
+}
+
 #[test]
 fn ports_are_held_and_ports_of_others_are_told() {
     alone(|place| async move {

@@ -136,7 +136,10 @@ fn a_task_told_to_stop_before_it_started_never_starts() {
     b.assigned(set(1, &[task("a", TaskState::Running)]));
     let stop = AssignmentChange::Update(Arc::new(task("a", TaskState::Remove)));
     assert_eq!(b.assigned(diff(1, vec![stop])), "persist a=preparing; cancel a");
-    assert_eq!(b.finished("a", Op::Prepare, Outcome::Cancelled), "persist a=shutdown");
+    // It may have links by now, and their addresses are another's as soon as it is said to have ended.
+    assert_eq!(b.finished("a", Op::Prepare, Outcome::Cancelled), "shutdown a");
+    assert_eq!(b.finished("a", Op::Shutdown, ended(0)), "persist a=shutdown");
+    assert_eq!(b.agent.task("a".into()).expect("is here").task.status.container, None, "there was none");
 
     let mut b = Bench::new().connected();
     assert_eq!(
@@ -186,7 +189,9 @@ fn failures_that_may_pass_are_tried_again() {
         b.now = b.now.plus(Duration::from_secs(10));
         assert_eq!(b.does(Input::Tick), "prepare a");
     }
-    assert_eq!(b.finished("a", Op::Prepare, busy()), "persist a=rejected; report a=rejected");
+    assert_eq!(b.finished("a", Op::Prepare, busy()), "persist a=rejected; shutdown a; report a=rejected");
+    assert_eq!(b.finished("a", Op::Shutdown, ended(0)), "");
+    assert_eq!(b.state("a"), TaskState::Rejected);
 
     // A container that cannot be stopped is never given up.
     let mut b = Bench::new().connected().running("a");
@@ -306,11 +311,12 @@ fn leaving_removes_everything() {
     runs.status.state = TaskState::Running;
     let found = [("a", FoundState::Running), ("stray", FoundState::Created)];
     let mut b = Bench::restored(vec![runs], found).connected();
-    assert_eq!(b.does(Input::Leave), "persist a=running; cancel a; remove stray");
+    assert_eq!(b.does(Input::Leave), "persist a=running; cancel a; shutdown stray");
     assert_eq!(b.assigned(set(1, &[task("b", TaskState::Running)])), "", "nothing new is begun");
     assert_eq!(b.finished("a", Op::Wait, Outcome::Cancelled), "shutdown a");
     assert_eq!(b.finished("a", Op::Shutdown, ended(0)), "persist a=shutdown; remove a");
     assert_eq!(b.finished("a", Op::Remove, Outcome::Done), "forget a");
+    assert_eq!(b.finished("stray", Op::Shutdown, ended(0)), "remove stray");
     assert!(!b.agent.is_idle());
     let last = b.finished("stray", Op::Remove, Outcome::Done);
     assert_eq!(last, "forget stray; apply networks 0 in turn 1", "tasks had their networks to the end");

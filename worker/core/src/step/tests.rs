@@ -20,7 +20,7 @@ const NOW: Timestamp = Timestamp(1000);
 #[test]
 fn what_is_next() {
     let here = Facts { confirmed: true, ..Facts::default() };
-    let runs = Facts { may_run: true, ..here };
+    let runs = Facts { may_hold: true, ..here };
     let gone = Facts { removing: true, ..here };
     let held = Facts { hold_until: Timestamp(2000), ..here };
     let unsure = Facts::default();
@@ -52,8 +52,8 @@ fn what_is_next() {
         // Before a manager was heard after a restart: what runs is watched, nothing is started.
         (Running, Accepted, unsure, Next::Rest),
         (Running, Ready, unsure, Next::Rest),
-        (Running, Running, Facts { may_run: true, ..unsure }, Next::Do(Op::Wait)),
-        (Shutdown, Running, Facts { may_run: true, ..unsure }, Next::Do(Op::Shutdown)),
+        (Running, Running, Facts { may_hold: true, ..unsure }, Next::Do(Op::Wait)),
+        (Shutdown, Running, Facts { may_hold: true, ..unsure }, Next::Do(Op::Shutdown)),
     ] {
         assert_eq!(next(&task(desired, state), &facts, NOW), want, "{desired} {state} {facts:?}");
     }
