@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod guest;
 mod package;
 mod program;
 mod rings;

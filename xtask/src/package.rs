@@ -45,6 +45,16 @@ pub const TEST: &[Need] = &[
     need("docker-registry", "docker-registry", "is the registry that images are pulled from, on loopback"),
 ];
 
+pub const GUEST: &[Need] = &[
+    need(
+        "qemu-system-x86",
+        "qemu-system-x86_64",
+        "emulates a machine whose kernel has what this one's has not",
+    ),
+    need("dpkg", "dpkg-deb", "unpacks that kernel"),
+    need("libc-bin", "ldd", "names the libraries of a program"),
+];
+
 /// Installs what is missing and says what and why.
 pub fn install(needs: &[Need]) -> Result<()> {
     let missing: Vec<&Need> = needs.iter().filter(|need| find(need.program).is_none()).collect();

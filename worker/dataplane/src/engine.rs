@@ -163,8 +163,8 @@ impl Engine {
                     // Namespaces may have been made anew.
                     self.names.listen(&self.set, &self.plan, &self.kernel).await;
                 }
-                () = self.tunnel.ended() => {
-                    if self.tunnel.lost() {
+                () = self.tunnel.news() => {
+                    if self.tunnel.look() {
                         self.pass().await;
                     }
                 }
@@ -378,7 +378,7 @@ impl Engine {
         let description = NetworkDescription {
             keys: self.tunnel.keys.published(),
             tunnel_port: self.tunnel.port(),
-            encryption: Keeper::encryption().into(),
+            encryption: self.tunnel.encryption.into(),
             data_addr: self.data_addr,
             site: self.site.clone(),
         };

@@ -1,6 +1,9 @@
 //! The encrypted tunnel of this node, started when a network needs it, with the peers and keys that the
-//! set names. A process of its own carries it, which goes on while this one is dead ([`process`]).
+//! set names. The kernel carries it where it can ([`in_kernel`]), else a process of its own ([`process`]): either goes
+//! on while this one is dead.
 
+mod carrier;
+mod in_kernel;
 mod process;
 
 use std::collections::BTreeSet;
@@ -9,9 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use swarm_types::network_set::{NetworkDifference, NetworkProblem, NetworkSet};
 use swarm_worker_core::network::address::{TUNNEL, tunnel_addr};
 use swarm_worker_wireguard::helper::Place;
-use swarm_worker_wireguard::{Encryption, Peer, PublicKey};
+use swarm_worker_wireguard::{Encryption, Peer, PublicKey, is_of_process};
 use tracing::warn;
 
+use self::carrier::Carrier;
+use self::in_kernel::InKernel;
 use self::process::Process;
 use crate::keys::Keys;
 
@@ -23,8 +28,10 @@ const OVERHEAD_V6: u32 = 80;
 pub(crate) struct Keeper {
     pub(crate) keys: Keys,
     port: u16,
-    process: Process,
-    /// What the process was told.
+    carrier: Carrier,
+    /// Who encrypts here, in the words of the node's description; empty if nothing can.
+    pub(crate) encryption: &'static str,
+    /// What the carrier was told.
     peers: Option<Vec<Peer>>,
     /// Why the keys stay as they are.
     stuck: Option<String>,
@@ -33,17 +40,12 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(keys: Keys, port: u16, place: Place) -> Self {
-        let process = Process::new(place, port);
-        Self { keys, port, process, peers: None, stuck: None, refused: None }
-    }
-
-    /// Who encrypts here, in the words of the node's description; empty if nothing can.
-    pub(crate) fn encryption() -> &'static str {
-        match Encryption::detect() {
-            Ok(Encryption::Kernel) => "kernel",
-            Ok(Encryption::UserSpace { .. }) if std::path::Path::new("/dev/net/tun").exists() => "user space",
-            Ok(Encryption::UserSpace { .. }) | Err(_) => "",
-        }
+        let encryption = encryption();
+        let carrier = match encryption {
+            KERNEL => Carrier::Kernel(InKernel::new(port)),
+            _ => Carrier::Process(Box::new(Process::new(place, port))),
+        };
+        Self { keys, port, carrier, encryption, peers: None, stuck: None, refused: None }
     }
 
     /// Makes the tunnel what the set wants; the largest packet in it, none if there is no tunnel. One that
@@ -55,16 +57,14 @@ impl Keeper {
             Ok(false) => self.stuck = None,
             Ok(true) => {
                 self.stuck = None;
-                if let Err(e) = self.process.set_own_keys(&self.keys.own()) {
-                    self.refused = Some(chain(&e));
-                }
+                self.refused = self.carrier.set_own_keys(&self.keys.own()).err().or(self.refused.take());
             }
             Err(e) => self.stuck = Some(format!("keep the tunnel's keys: {e}")),
         }
         let overhead = if underlay.is_some_and(|a| a.is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
         let below = if underlay_mtu == 0 { 1500 } else { underlay_mtu };
         let mtu = u16::try_from(below.saturating_sub(overhead).clamp(576, 65_000)).unwrap_or(1420);
-        if is_wanted(set) && self.process.keep(own.index, mtu, &self.keys.own()) {
+        if is_wanted(set) && self.carrier.keep(own.index, mtu, &self.keys.own()) {
             self.peers = None;
         }
         self.set_peers(set);
@@ -73,24 +73,24 @@ impl Keeper {
     /// The kernel's networks are as the set wants them: a tunnel that none of them needs goes.
     pub(crate) fn leave(&mut self, set: &NetworkSet) {
         if !is_wanted(set) {
-            self.process.remove();
+            self.carrier.remove();
             (self.peers, self.refused) = (None, None);
         }
     }
 
-    /// Waits until the process of the tunnel ends by itself.
-    pub(crate) async fn ended(&self) {
-        self.process.ended().await;
+    /// Waits until the carrier wants to be looked at ([`Self::look`]).
+    pub(crate) async fn news(&self) {
+        self.carrier.news().await;
     }
 
-    /// It has ended by itself. True if it is to be started anew at once.
-    pub(crate) fn lost(&mut self) -> bool {
-        self.process.lost()
+    /// Looks at the carrier. True if it is to be started anew at once.
+    pub(crate) fn look(&mut self) -> bool {
+        self.carrier.look()
     }
 
     /// What somebody has done to the device and was not repaired yet.
     pub(crate) fn differences(&self) -> impl Iterator<Item = NetworkDifference> {
-        let wrong = self.process.index().is_some_and(|index| !is_as_wanted(index));
+        let wrong = self.carrier.index().is_some_and(|index| !is_as_wanted(index));
         wrong
             .then(|| NetworkDifference {
                 place: "host".into(),
@@ -101,7 +101,7 @@ impl Keeper {
     }
 
     fn set_peers(&mut self, set: &NetworkSet) {
-        let Some(index) = self.process.index() else { return };
+        let Some(index) = self.carrier.index() else { return };
         let mut seen: BTreeSet<PublicKey> = self.keys.own().iter().map(|pair| pair.public()).collect();
         let others = set.peers.values().filter(|p| p.index != 0 && p.index != index && p.tunnel_port != 0);
         let peers = others.filter_map(|peer| {
@@ -116,7 +116,7 @@ impl Keeper {
         if self.peers.as_ref() == Some(&peers) {
             return;
         }
-        self.refused = self.process.set_peers(&peers).err().map(|e| chain(&e));
+        self.refused = self.carrier.set_peers(&peers).err();
         if self.refused.is_none() {
             self.peers = Some(peers);
         }
@@ -124,31 +124,26 @@ impl Keeper {
 
     /// All sessions are of the key that we change to.
     fn has_moved(&self) -> bool {
-        let Some(newest) = self.keys.switching() else { return false };
-        if !self.process.is_running() {
-            return true;
-        }
-        let Some(peers) = self.process.peers() else { return false };
-        peers.iter().filter_map(|peer| peer.session.as_ref()).all(|session| session.own == newest)
+        self.keys.switching().is_some_and(|newest| self.carrier.has_moved(newest))
     }
 
     /// A step of a change of keys, or a new start, may be due.
     pub(crate) fn is_due(&self) -> bool {
-        !self.process.is_well() || self.process.failed.is_some() || self.stuck.is_some() || self.has_moved()
+        !self.carrier.is_well() || self.carrier.failed().is_some() || self.stuck.is_some() || self.has_moved()
     }
 
     pub(crate) fn mtu(&self) -> Option<u32> {
-        self.process.mtu().map(u32::from)
+        self.carrier.mtu().map(u32::from)
     }
 
     /// The UDP port, for others to know; 0 if nothing can encrypt here.
     pub(crate) fn port(&self) -> u16 {
-        if Self::encryption().is_empty() { 0 } else { self.port }
+        if self.encryption.is_empty() { 0 } else { self.port }
     }
 
     /// Nothing of it is to stay.
     pub(crate) fn clear(&mut self) {
-        self.process.remove();
+        self.carrier.remove();
         (self.peers, self.refused) = (None, None);
         if let Err(e) = self.keys.renew() {
             warn!(error = %e, "the keys of the tunnel stay as they were");
@@ -156,11 +151,23 @@ impl Keeper {
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = NetworkProblem> {
-        let failed = self.process.failed.iter().chain(&self.stuck).map(|why| {
+        let failed = self.carrier.failed().into_iter().chain(&self.stuck).map(|why| {
             format!("{why}: encrypted networks do not reach other nodes from here (nothing is sent in clear)")
         });
         let texts = failed.chain(self.refused.clone());
         texts.map(|text| NetworkProblem { subject: "tunnel".into(), text })
+    }
+}
+
+const KERNEL: &str = "kernel";
+
+/// Who encrypts here. A tunnel that a process carries already stays with it, until no network needs it and the
+/// daemon starts again.
+fn encryption() -> &'static str {
+    match (Encryption::detect(), is_of_process(TUNNEL)) {
+        (Ok(Encryption::Kernel), Ok(false)) => KERNEL,
+        _ if std::path::Path::new("/dev/net/tun").exists() => "user space",
+        _ => "",
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) struct Opened {
 }
 
 /// Runs something on a thread inside a namespace: the threads of the caller stay where they are.
-fn inside<T: Send>(
+pub(crate) fn inside<T: Send>(
     netns: Option<&Path>,
     run: impl FnOnce() -> Result<T, DeviceError> + Send,
 ) -> Result<T, DeviceError> {

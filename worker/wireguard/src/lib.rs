@@ -1,4 +1,5 @@
-//! An encrypted tunnel between the nodes of a cluster: WireGuard over a TUN device.
+//! An encrypted tunnel between the nodes of a cluster: WireGuard, of the kernel ([`KernelTunnel`]) or over a TUN
+//! device ([`Tunnel`]). What follows is about the latter.
 //!
 //! A node has it in a process of its own ([`helper`]); [`Tunnel`] is the tunnel itself, in this process.
 //!
@@ -31,6 +32,7 @@ mod device;
 mod encryption;
 pub mod helper;
 mod inward;
+mod kernel;
 mod key;
 mod merge;
 mod netlink;
@@ -48,6 +50,7 @@ mod tunnel;
 pub use counter::Counters;
 pub use device::{DeviceError, Settings, configure, remove};
 pub use encryption::Encryption;
+pub use kernel::{KernelTunnel, is_of_process};
 pub use key::{BadKey, KEY_LEN, KeyPair, PublicKey};
 pub use peer::Peer;
 pub use table::TableError;

@@ -17,16 +17,19 @@ const IFA_F_NODAD: u32 = 0x02;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+/// Where the attributes of a message of generic netlink begin.
+pub(crate) const GENERIC: usize = HEADER + 4;
 
 /// An address with the length of its network's prefix in bits.
 pub(crate) type Prefix = (IpAddr, u8);
 
 /// A request under construction.
-struct Message(Vec<u8>);
+pub(crate) struct Message(Vec<u8>);
 
 impl Message {
-    fn new(kind: u16, flags: libc::c_int) -> Self {
+    pub(crate) fn new(kind: u16, flags: libc::c_int) -> Self {
         let flags = u16::try_from(flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or(0);
         let mut octets = vec![0; HEADER];
         octets[4..6].copy_from_slice(&kind.to_ne_bytes());
@@ -34,18 +37,27 @@ impl Message {
         Message(octets)
     }
 
-    fn raw(mut self, octets: &[u8]) -> Self {
+    pub(crate) fn raw(mut self, octets: &[u8]) -> Self {
         self.0.extend_from_slice(octets);
         self
     }
 
-    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(value.len() + 4).expect("attributes of ours are short");
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(value);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
+    }
+
+    /// What is put into another message, as the content of an attribute.
+    pub(crate) fn part() -> Self {
+        Message(Vec::new())
+    }
+
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.0
     }
 
     fn done(mut self) -> Vec<u8> {
@@ -66,6 +78,11 @@ impl Netlink {
         Self::open(SockProtocol::NetlinkRoute)
     }
 
+    /// About what has names of its own.
+    pub(crate) fn generic() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkGeneric)
+    }
+
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd =
             socket::socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, Some(protocol))?;
@@ -73,7 +90,7 @@ impl Netlink {
     }
 
     /// Sends a request; the messages of the answer, header and all.
-    fn ask(&self, message: Message) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn ask(&self, message: Message) -> io::Result<Vec<Vec<u8>>> {
         let fd = self.fd.as_raw_fd();
         socket::send(fd, &message.done(), MsgFlags::empty())?;
         let mut answers = Vec::new();
@@ -157,6 +174,18 @@ impl Netlink {
         }
     }
 
+    /// Makes a device of a kind that needs nothing else to be said. It is no error if it is there.
+    pub(crate) fn make_link(&self, name: &str, kind: &str) -> io::Result<()> {
+        let info = nested(libc::IFLA_INFO_KIND, kind.as_bytes());
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let message = Message::new(libc::RTM_NEWLINK, flags).raw(&link_body(0, 0));
+        let message = message.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+        match self.ask(message.attribute(libc::IFLA_LINKINFO, &info)) {
+            Err(err) if err.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     /// Deletes a device.
     pub(crate) fn delete_link(&self, index: u32) -> io::Result<()> {
         let body = link_body(index, 0);
@@ -164,17 +193,23 @@ impl Netlink {
     }
 }
 
-/// Whether the kernel answers to this name of generic netlink; asking makes it load the module.
-pub(crate) fn has_family(name: &str) -> io::Result<bool> {
+/// The number by which the kernel answers to this name of generic netlink; asking makes it load the module.
+pub(crate) fn family_id(name: &str) -> io::Result<Option<u16>> {
     let text = [name.as_bytes(), &[0]].concat();
     let request = Message::new(u16::try_from(libc::GENL_ID_CTRL).unwrap_or(0), 0)
         .raw(&[CTRL_CMD_GETFAMILY, 1, 0, 0])
         .attribute(CTRL_ATTR_FAMILY_NAME, &text);
-    match Netlink::open(SockProtocol::NetlinkGeneric)?.ask(request) {
-        Ok(_) => Ok(true),
-        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(err) => Err(err),
-    }
+    let answers = match Netlink::generic()?.ask(request) {
+        Ok(answers) => answers,
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    let of_answer = |answer: &Vec<u8>| {
+        let attributes = attributes(answer.get(GENERIC..)?);
+        let mut ids = attributes.filter(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
+        ids.next().map(|(_, value)| u16_at(value, 0))
+    };
+    Ok(answers.iter().find_map(of_answer))
 }
 
 /// `struct ifinfomsg`.
@@ -231,17 +266,15 @@ fn network(address: IpAddr, bits: u8) -> Vec<u8> {
 }
 
 fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut message = Message(Vec::new());
-    message = message.attribute(kind, value);
-    message.0
+    Message::part().attribute(kind, value).0
 }
 
 /// Octets that are known to be there, zero if they are not.
-fn octets<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn octets<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
     from.get(at..at + N).and_then(|octets| octets.try_into().ok()).unwrap_or([0; N])
 }
 
-fn u16_at(from: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(from: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes(octets(from, at))
 }
 
@@ -254,7 +287,7 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0));
         let value = rest.get(4..length)?;
@@ -288,7 +321,7 @@ mod tests {
 
     #[test]
     fn families_are_asked_by_name() {
-        assert!(has_family("nlctrl").unwrap());
-        assert!(!has_family("no-such-family").unwrap());
+        assert_eq!(family_id("nlctrl").unwrap(), Some(u16::try_from(libc::GENL_ID_CTRL).unwrap()));
+        assert_eq!(family_id("no-such-family").unwrap(), None);
     }
 }

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::counter::{Count, Counters};
 use crate::device::{self, DeviceError, Opened, Settings};
-use crate::encryption::Encryption;
 use crate::key::{KeyPair, PublicKey};
 use crate::netlink::Prefix;
 use crate::peer::Peer;
@@ -67,7 +66,6 @@ pub struct Tunnel {
     shared: Arc<Shared>,
     wanted: Arc<Mutex<Wanted>>,
     threads: Vec<JoinHandle<()>>,
-    encryption: Encryption,
 }
 
 impl Tunnel {
@@ -81,19 +79,13 @@ impl Tunnel {
     pub fn start(settings: &Settings, own: Vec<KeyPair>) -> Result<Self, StartError> {
         check_own(&own)?;
         let opened = device::open(settings)?;
-        let encryption = Encryption::detect().unwrap_or(Encryption::UserSpace { kernel_has_it: false });
-        let tunnel = Self::run(opened, settings.addresses.clone(), own, encryption)?;
-        tracing::info!(device = settings.device, listen = %settings.listen, %encryption, "tunnel started");
+        let tunnel = Self::run(opened, settings.addresses.clone(), own)?;
+        tracing::info!(device = settings.device, listen = %settings.listen, "tunnel started");
         Ok(tunnel)
     }
 
     /// Starts on a device and a socket that are there.
-    pub(crate) fn run(
-        opened: Opened,
-        addresses: Vec<Prefix>,
-        own: Vec<KeyPair>,
-        encryption: Encryption,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn run(opened: Opened, addresses: Vec<Prefix>, own: Vec<KeyPair>) -> Result<Self, StartError> {
         let wanted = Wanted::new(addresses.clone(), own, arbitrary())?;
         let threads = |source| StartError::Threads { source };
         let event = || EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
@@ -110,7 +102,7 @@ impl Tunnel {
             ended: event().map_err(|errno| threads(errno.into()))?,
         });
         let wanted = Arc::new(Mutex::new(wanted));
-        let mut tunnel = Tunnel { shared, wanted, threads: Vec::new(), encryption };
+        let mut tunnel = Tunnel { shared, wanted, threads: Vec::new() };
         tunnel.apply(&mut tunnel.wanted());
         tunnel.spawn().map_err(threads)?;
         Ok(tunnel)
@@ -196,11 +188,6 @@ impl Tunnel {
     /// What was done and thrown away since the start.
     pub fn counters(&self) -> Counters {
         self.shared.count.read()
-    }
-
-    /// Who encrypts.
-    pub fn encryption(&self) -> Encryption {
-        self.encryption
     }
 
     /// Where the tunnel listens: the port, if the settings left it open.

@@ -138,6 +138,10 @@ impl Host<'_> {
             Rule::new([outside(), vec![clear, drop()]].concat())
                 .said("encrypted networks use the tunnel only"),
         ];
+        let inner = Statement::is(Field::Iifname, TUNNEL);
+        let elsewhere = Statement::not(Field::FibDestinationType, LOCAL);
+        // The kernel's WireGuard checks who sent a packet, not to whom; this host forwards.
+        rules.push(Rule::new([inner, elsewhere, drop()]).said("the tunnel leads to this node only"));
         if version == Version::V4 {
             let from = Statement::is(Field::Iifname, INGRESS);
             let to = Statement::is(Field::IpDaddr, loopback());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use swarm_types::defaults;
 use swarm_worker_core::network::address::{TUNNEL, tunnel_addr};
 use swarm_worker_wireguard::helper::{Helper, HelperError, Place};
-use swarm_worker_wireguard::{KeyPair, Peer, PeerStatus, Settings, configure, remove};
+use swarm_worker_wireguard::{KeyPair, Peer, PublicKey, Settings, configure, remove};
 use tokio::io::unix::AsyncFd;
 use tracing::{info, warn};
 
@@ -121,10 +121,6 @@ impl Process {
         self.running.as_ref().is_none_or(|r| r.helper.is_alive() && is_as_wanted(r.index))
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     pub(super) fn index(&self) -> Option<u16> {
         self.running.as_ref().map(|r| r.index)
     }
@@ -133,17 +129,19 @@ impl Process {
         self.running.as_ref().map(|r| r.mtu)
     }
 
-    pub(super) fn set_own_keys(&self, own: &[KeyPair]) -> Result<(), HelperError> {
-        self.running.as_ref().map_or(Ok(()), |r| r.helper.set_own_keys(own))
+    pub(super) fn set_own_keys(&self, own: &[KeyPair]) -> Result<(), String> {
+        self.running.as_ref().map_or(Ok(()), |r| r.helper.set_own_keys(own)).map_err(|e| chain(&e))
     }
 
-    pub(super) fn set_peers(&self, peers: &[Peer]) -> Result<(), HelperError> {
-        self.running.as_ref().map_or(Ok(()), |r| r.helper.set_peers(peers))
+    pub(super) fn set_peers(&self, peers: &[Peer]) -> Result<(), String> {
+        self.running.as_ref().map_or(Ok(()), |r| r.helper.set_peers(peers)).map_err(|e| chain(&e))
     }
 
-    /// How the peers are; none while nobody can say.
-    pub(super) fn peers(&self) -> Option<Vec<PeerStatus>> {
-        self.running.as_ref()?.helper.peers().ok()
+    /// All sessions are of this key of ours.
+    pub(super) fn has_moved(&self, to: PublicKey) -> bool {
+        let Some(running) = &self.running else { return true };
+        let Ok(peers) = running.helper.peers() else { return false };
+        peers.iter().filter_map(|peer| peer.session.as_ref()).all(|session| session.own == to)
     }
 
     /// Waits until it ends by itself.
@@ -211,7 +209,8 @@ fn watch(helper: &Helper) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch_readable(helper.process().try_clone_to_owned()?)
 }
 
-fn settings(port: u16, index: u16, mtu: u16) -> Settings {
+/// The device of this node's tunnel.
+pub(super) fn settings(port: u16, index: u16, mtu: u16) -> Settings {
     Settings {
         netns: None,
         device: TUNNEL.into(),

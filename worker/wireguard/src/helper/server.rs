@@ -14,7 +14,6 @@ use tracing::{debug, info, warn};
 use super::frame::{self, FrameError};
 use super::message::{About, PROTOCOL, Reply, Request, Running, Secret, Start};
 use crate::device::Opened;
-use crate::encryption::Encryption;
 use crate::socket::Socket;
 use crate::sys::Offload;
 use crate::tunnel::Tunnel;
@@ -181,9 +180,7 @@ impl Server {
         let opened = Opened { tun: tun.into(), offload: Offload { udp: start.joins_udp }, socket };
         let own = start.own.iter().map(Secret::pair).collect();
         let running = Running { device: start.device, listen, addresses: start.addresses.clone() };
-        // what the kernel could do instead is the daemon's to ask
-        let encryption = Encryption::UserSpace { kernel_has_it: false };
-        let tunnel = Tunnel::run(opened, start.addresses, own, encryption).map_err(|e| text(&e))?;
+        let tunnel = Tunnel::run(opened, start.addresses, own).map_err(|e| text(&e))?;
         info!(device = running.device, listen = %listen, "the tunnel runs");
         self.tunnel = Some((running, tunnel));
         Ok(Reply::Done)
