@@ -1,5 +1,5 @@
 //! Networks while hosts cannot hear each other: a host that is cut off for a minute (D25 of the
-//! reference), and hosts that only hear or are only heard.
+//! reference), and hosts, leaders too, that only hear or are only heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -103,11 +103,11 @@ fn its_own_traffic_goes_on(probe: &Probe, away: &[Probe]) {
 /// A way that is blocked in one direction, between a host and the switch.
 struct Blocked<'a> {
     hosts: &'a Hosts,
-    host: &'static str,
+    host: &'a str,
 }
 
 impl Blocked<'_> {
-    fn new<'a>(hosts: &'a Hosts, host: &'static str, which: &str) -> Blocked<'a> {
+    fn new<'a>(hosts: &'a Hosts, host: &'a str, which: &str) -> Blocked<'a> {
         let blocked = Blocked { hosts, host };
         blocked.nft(&format!(
             "add table bridge {host}; add chain bridge {host} c {{ type filter hook forward priority 0; }}; \
@@ -125,6 +125,49 @@ impl Blocked<'_> {
     fn heal(self) {
         self.nft(&format!("delete table bridge {}", self.host));
     }
+}
+
+/// Another manager leads, whether the leader is not heard or does not hear; changes and calls go on, and when the way is
+/// free again all managers say the same.
+#[test]
+fn a_leader_whose_ways_are_blocked_in_one_direction() {
+    let mut hosts = super::probe::up(3, 1);
+    hosts.expect_log(&["node is down"]);
+    hosts.ok("m1", "network create app");
+    let flags = "--network app --constraint node.role==worker";
+    hosts.ok("m1", &format!("service create -d --name web --replicas 2 {flags} -p 8080:80 {PAGE}"));
+    hosts.until_running("m1", "web", 2);
+    let answers = || page_from(&hosts, "client", &format!("{}:8080", addr(&hosts, "w1"))).is_some();
+    until("the port answers", answers);
+    for (name, which) in [("unheard", "iifname"), ("deaf", "oifname")] {
+        let leader = hosts.until_leader("m1", "");
+        let other = if leader == "m1" { "m2" } else { "m1" };
+        let began = Instant::now();
+        let blocked = Blocked::new(&hosts, &leader, which);
+        let next = hosts.until_leader(other, &leader);
+        let elected = began.elapsed();
+        let create = format!("service create -d --name {name} {flags} {PAGE}");
+        until("a change is taken", || hosts.ctl(other, &create).code == 0);
+        println!(
+            "{leader} is {name}: {next} leads after {elected:?}, a change is taken after {:?}",
+            began.elapsed()
+        );
+        hosts.until_node(other, &leader, "Status", "Down");
+        hosts.until_running(other, name, 1);
+        assert!(answers(), "nothing is different for who calls");
+        blocked.heal();
+        hosts.until_node(other, &leader, "Status", "Ready");
+        let list = |via: &str| hosts.try_rows(via, "service ls");
+        until("all managers say the same", || {
+            let said = ["m1", "m2", "m3"].map(list);
+            said[0].is_some() && said.iter().all(|rows| *rows == said[0])
+        });
+        until_all_agree(&hosts, "m1");
+        assert!(answers());
+    }
+    hosts.ok("m1", "service rm web unheard deaf");
+    hosts.until_no_containers();
+    hosts.end();
 }
 
 /// What it says arrives, but it hears no answer: sessions and calls of its agent end, and so it is Down.

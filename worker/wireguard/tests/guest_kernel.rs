@@ -2,8 +2,7 @@
 //! (`cargo xtask test kernel`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,8 @@ use swarm_worker_wireguard::{Encryption, KernelTunnel, Peer, Tunnel, is_of_proce
 
 mod net;
 mod wire;
-use net::{DEVICE, Family, Net, StopOnDrop, ip, key, key_number, v4, v6, wait_for};
+use net::{DEVICE, Family, Net, SOON, StopOnDrop, echo, ip, key, key_number, tcp_pair, v4, v6, wait_for};
 use wire::{MARK, Wire};
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn open(net: &Net, host: usize) -> KernelTunnel {
     KernelTunnel::open(&net.settings(host), &[key(host)]).expect("the kernel makes a device")
@@ -36,29 +33,6 @@ fn ping(net: &Net, from: usize, to: IpAddr) {
     ip(&format!("netns exec {} ping -c 2 -i 0.2 -W 9 -q {to}", net.space(from)));
 }
 
-fn tcp_pair(net: &Net, from: usize, to_host: usize) -> (TcpStream, TcpStream) {
-    let listener = net.inside(to_host, || TcpListener::bind((v4(to_host), 0)).expect("bind"));
-    let target = listener.local_addr().unwrap();
-    let client = net.inside(from, || TcpStream::connect_timeout(&target, SOON).expect("connect"));
-    let server = listener.accept().unwrap().0;
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.set_nodelay(true).unwrap();
-    }
-    (client, server)
-}
-
-fn echo(client: &TcpStream, server: &TcpStream, octets: &[u8]) {
-    let mut got = vec![0; octets.len()];
-    for (mut from, mut to) in [(client, server), (server, client)] {
-        std::thread::scope(|scope| {
-            scope.spawn(|| from.write_all(octets).expect("write"));
-            to.read_exact(&mut got).expect("read");
-        });
-        assert!(got == octets, "what came is not what was sent");
-    }
-}
-
 #[test]
 fn this_kernel_has_it() {
     assert_eq!(Encryption::detect().unwrap(), Encryption::Kernel);
@@ -73,7 +47,7 @@ fn it_carries_everything_between_all_of_them_and_nothing_in_clear() {
         for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
             ping(&net, from, v4(to));
             ping(&net, from, v6(to));
-            let (client, server) = tcp_pair(&net, from, to);
+            let (client, server) = tcp_pair(&net, from, to, v4(to));
             echo(&client, &server, MARK);
             echo(&client, &server, &large);
         }
@@ -104,7 +78,7 @@ fn what_a_peer_sends_in_anothers_name_is_dropped() {
 #[test]
 fn who_starts_again_takes_over_sessions_and_all() {
     let (net, kernels, _tunnel) = three(Family::V4);
-    let (client, server) = tcp_pair(&net, 1, 2);
+    let (client, server) = tcp_pair(&net, 1, 2, v4(2));
     echo(&client, &server, MARK);
     let before = kernels[0].handshakes().unwrap();
     assert!(before[&key(2).public()] != (0, 0));
@@ -193,7 +167,7 @@ fn keys_change_under_traffic() {
     let (net, mut kernels, tunnel) = three(Family::V4);
     let wire = Wire::tap(&net);
     let pairs = [(1, 2), (1, 3), (3, 2)];
-    let tcp = pairs.map(|(from, to)| tcp_pair(&net, from, to));
+    let tcp = pairs.map(|(from, to)| tcp_pair(&net, from, to, v4(to)));
     let line =
         || Line { stop: AtomicBool::new(false), longest_us: AtomicU64::new(0), answers: AtomicU64::new(0) };
     let lines = pairs.map(|_| line());

@@ -1,8 +1,7 @@
 //! Tunnels between hosts: what goes through, what does not, and that none of it is seen on the way.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,35 +9,14 @@ use swarm_worker_wireguard::{DeviceError, Peer, StartError, Tunnel, remove};
 
 mod net;
 mod wire;
-use net::{DEVICE, Family, Net, StopOnDrop, ip, key, key_number, v4, v6, wait_for, wait_for_sessions};
+use net::{
+    DEVICE, Family, Net, SOON, StopOnDrop, echo, ip, key, key_number, tcp_pair, v4, v6, wait_for,
+    wait_for_sessions,
+};
 use wire::{MARK, Wire};
 
-const SOON: Duration = Duration::from_secs(10);
 /// The protocol's own timers would try again after 5 s. Milliseconds where the machine is not busy.
 const BEFORE_THE_PROTOCOL: Duration = Duration::from_secs(4);
-
-fn tcp_pair(net: &Net, from: usize, to_host: usize, to: IpAddr) -> (TcpStream, TcpStream) {
-    let listener = net.inside(to_host, || TcpListener::bind((to, 0)).expect("bind"));
-    let target = listener.local_addr().unwrap();
-    let client = net.inside(from, || TcpStream::connect_timeout(&target, SOON).expect("connect"));
-    let server = listener.accept().unwrap().0;
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.set_nodelay(true).unwrap();
-    }
-    (client, server)
-}
-
-fn echo(client: &TcpStream, server: &TcpStream, octets: &[u8]) {
-    let mut got = vec![0; octets.len()];
-    for (mut from, mut to) in [(client, server), (server, client)] {
-        std::thread::scope(|scope| {
-            scope.spawn(|| from.write_all(octets).expect("write"));
-            to.read_exact(&mut got).expect("read");
-        });
-        assert!(got == octets, "what came is not what was sent");
-    }
-}
 
 fn udp_pair(net: &Net, from: usize, to_host: usize, to: IpAddr) -> (UdpSocket, UdpSocket) {
     let server = net.inside(to_host, || UdpSocket::bind((to, 0)).expect("bind"));

@@ -199,9 +199,14 @@ impl Scheduler {
         let tasks = next_waiting(plan, group);
         let encrypted = *group.encrypted.get_or_insert_with(|| room::needs_encryption(plan, &group.spec));
         let chosen = choose::choose(&mut self.table, &group.spec, encrypted, &key, tasks.len(), ctx.now);
-        for (task, index) in tasks.iter().zip(chosen) {
+        let mut placed: Vec<_> = tasks.into_iter().zip(chosen).collect();
+        for (task, _) in &placed {
             group.tasks.remove(&(task.slot, task.id));
-            let task = assign(task, self.table.infos()[index].id(), ctx);
+        }
+        // Where the store keeps them: neighbours are written one after the other.
+        placed.sort_unstable_by_key(|(task, _)| task.id);
+        for (task, index) in placed {
+            let task = assign(&task, self.table.infos()[index].id(), ctx);
             self.table.record(&task);
             plan.put_task(task, Reason::Placed);
         }
@@ -290,8 +295,13 @@ impl Blocked {
 /// The first tasks of a group, as many as the plan has room for. What does not wait any more has
 /// left the group already: events said so.
 fn next_waiting(plan: &Plan, group: &Group) -> Vec<Arc<Task>> {
-    let tasks = group.tasks.iter().filter_map(|(_, id)| plan.task(id));
-    tasks.filter(|t| waits(t)).take(plan.room()).cloned().collect()
+    let mut ids: Vec<TaskId> = group.tasks.iter().map(|(_, id)| *id).take(plan.room()).collect();
+    // Read in the store's order, which is quick, and brought into the slots' again.
+    ids.sort_unstable();
+    let tasks = ids.iter().filter_map(|id| plan.task(id));
+    let mut tasks: Vec<Arc<Task>> = tasks.filter(|t| waits(t)).cloned().collect();
+    tasks.sort_unstable_by_key(|task| (task.slot, task.id));
+    tasks
 }
 
 fn assign(task: &Task, node: NodeId, ctx: &Context<'_>) -> Task {

@@ -93,10 +93,13 @@ impl Index {
             put_way(&mut self.by_service, place.0, place.1);
         }
         if before.is_none_or(|(_, before)| before != node) {
-            if let Some((_, before)) = before {
+            // Those that wait for a node are on none: one more set of all of them would be of use to nobody.
+            if let Some((_, before)) = before.filter(|(_, before)| !before.is_empty()) {
                 delete_way(&mut self.by_node, &before, &id);
             }
-            put_way(&mut self.by_node, node, id);
+            if !node.is_empty() {
+                put_way(&mut self.by_node, node, id);
+            }
         }
         old
     }
@@ -105,7 +108,9 @@ impl Index {
     pub(super) fn delete(&mut self, id: &TaskId) -> Option<Arc<Task>> {
         let task = self.tasks.remove(id)?;
         delete_way(&mut self.by_service, &task.service, &(SlotKey::of(&task), *id));
-        delete_way(&mut self.by_node, &task.node, id);
+        if !task.node.is_empty() {
+            delete_way(&mut self.by_node, &task.node, id);
+        }
         Some(task)
     }
 }

@@ -134,10 +134,6 @@ impl View {
     pub fn task_count_on_node(&self, id: &NodeId) -> usize {
         self.tasks.count_on_node(id)
     }
-    /// Tasks that no node was chosen for, by id.
-    pub fn tasks_without_node(&self) -> impl Iterator<Item = &Arc<Task>> + use<'_> {
-        self.tasks.on_node(&NodeId::MIN)
-    }
     /// Services that have tasks, by id; also those that are removed already.
     pub fn services_with_tasks(&self) -> impl Iterator<Item = &ServiceId> + use<'_> {
         self.tasks.services_with_tasks()

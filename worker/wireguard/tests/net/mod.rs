@@ -1,7 +1,8 @@
 //! Hosts that are network namespaces on one underlay, removed when the test ends, however it ends.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,6 +14,8 @@ use swarm_worker_wireguard::{KeyPair, Peer, Settings, Tunnel};
 
 pub(crate) const DEVICE: &str = "swarm-wg";
 pub(crate) const PORT: u16 = 51820;
+/// For what is quick, also in an emulated machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The address family of the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +199,31 @@ pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection, and both its ends.
+pub(crate) fn tcp_pair(net: &Net, from: usize, to_host: usize, to: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = net.inside(to_host, || TcpListener::bind((to, 0)).expect("bind"));
+    let target = listener.local_addr().expect("bound");
+    let client = net.inside(from, || TcpStream::connect_timeout(&target, SOON).expect("connect"));
+    let server = listener.accept().expect("connected").0;
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(SOON)).expect("a time");
+        stream.set_nodelay(true).expect("TCP");
+    }
+    (client, server)
+}
+
+/// The same octets go one way and the other.
+pub(crate) fn echo(client: &TcpStream, server: &TcpStream, octets: &[u8]) {
+    let mut got = vec![0; octets.len()];
+    for (mut from, mut to) in [(client, server), (server, client)] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| from.write_all(octets).expect("write"));
+            to.read_exact(&mut got).expect("read");
+        });
+        assert!(got == octets, "what came is not what was sent");
     }
 }
 
