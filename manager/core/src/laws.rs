@@ -348,3 +348,28 @@ proptest! {
         prop_assert_eq!(scheduler_of(&world), dumb_twin(&world.view(), world.now));
     }
 }
+
+/// Found by the law of bounds: the pass that replaces a task in the millisecond in which it was made.
+#[test]
+fn a_task_that_is_replaced_at_once_is_the_older_one() {
+    let mut world = world(&["n0", "n1"]);
+    for n in 0..20 {
+        let once = service(&format!("once{n}")).replicas(1).with(|_, task| {
+            task.restart.condition = RestartCondition::OnFailure;
+        });
+        world.service(once.build());
+        world.pass();
+        let view = world.view();
+        let id = view.service_by_name(&format!("once{n}")).expect("made").id;
+        let wanted = |view: &View| view.tasks_of_service(&id).find(|task| task.is_wanted()).cloned();
+        let task = wanted(&view).expect("a task");
+        let node_name = task.node.to_string();
+        world.change(|d| drop(control::node::remove(d, &task.node, true)));
+        world.pass();
+        world.node(node(&node_name));
+        let view = world.view();
+        let newest = wanted(&view).expect("another");
+        let slot = Slot::read(&view, &task.service, numbered(1));
+        assert_eq!(slot.newest().map(|task| task.id), Some(newest.id), "made in one millisecond");
+    }
+}

@@ -18,6 +18,9 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::store::{SlotKey, View};
 
+/// So many ids are drawn until one is after another.
+const LATER_IDS: usize = 1000;
+
 /// When a new task may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -89,7 +92,7 @@ fn birth(view: &View, service: &Service, key: SlotKey, start: Start, ctx: &mut C
     // Shared by all tasks of the service: a million of them must fit.
     let annotations = view.service_annotations(&service.id).cloned();
     Task {
-        id: TaskId::new(ctx.ids.next_id()),
+        id: later_id(view, service, key, ctx),
         service: service.id,
         service_annotations: annotations.unwrap_or_else(|| Arc::new(service.spec.annotations.clone())),
         slot: key.slot,
@@ -107,4 +110,16 @@ fn birth(view: &View, service: &Service, key: SlotKey, start: Start, ctx: &mut C
         },
         ..Task::default()
     }
+}
+
+/// An id that says that this task is the newest of its slot: of tasks that were made in one millisecond, a task and
+/// what replaced it in the next plan, ids are all that tells which came first ([`super::slot::Slot::of`]). Few
+/// slots have any such.
+fn later_id(view: &View, service: &Service, key: SlotKey, ctx: &mut Context<'_>) -> TaskId {
+    let as_old = view.tasks_of_slot(&service.id, key).filter(|task| task.meta.created_at >= ctx.now);
+    let last = as_old.map(|task| task.id).max();
+    let mut draw = || TaskId::new(ctx.ids.next_id());
+    let first = draw();
+    let Some(last) = last.filter(|last| first < *last) else { return first };
+    (0..LATER_IDS).map(|_| draw()).find(|id| *id > last).unwrap_or(first)
 }
