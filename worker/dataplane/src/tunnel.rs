@@ -42,7 +42,7 @@ impl Keeper {
     pub(crate) fn new(keys: Keys, port: u16, place: Place) -> Self {
         let encryption = encryption();
         let carrier = match encryption {
-            KERNEL => Carrier::Kernel(InKernel::new(port)),
+            KERNEL => Carrier::Kernel(Box::new(InKernel::new(port))),
             _ => Carrier::Process(Box::new(Process::new(place, port))),
         };
         Self { keys, port, carrier, encryption, peers: None, stuck: None, refused: None }

@@ -1,6 +1,7 @@
 //! The kernel's WireGuard, with itself and with ours in user space, in a machine whose kernel has it
 //! (`cargo xtask test kernel`).
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::print_stdout, reason = "what was measured is shown")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -249,7 +249,7 @@ impl Addresses {
 
     /// How many owners have something, or had it a moment ago.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn owners(&self) -> usize {
         self.holds.len()
     }
 }

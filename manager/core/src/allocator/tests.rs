@@ -316,7 +316,7 @@ fn ten_thousand_services_come_and_go_without_a_leak() {
     let mut world = cluster(ClusterSpec::default(), &["n1"]);
     let a = network(&mut world, "a", |s| (s.subnets, s.ipv6) = (vec![subnet("10.1.0.0/27")], true));
     let ingress = world.view().ingress_network().unwrap().id;
-    let held = world.loops.allocator.addresses.len();
+    let held = world.loops.allocator.addresses.owners();
     for n in 0..10_000u32 {
         let mut spec = on(&format!("s{n}"), 1, &[a]);
         spec.endpoint.ports = vec![port(0, PublishMode::Ingress)];
@@ -335,7 +335,7 @@ fn ten_thousand_services_come_and_go_without_a_leak() {
     for id in [a, ingress] {
         assert!(view.network(&id).unwrap().released.is_empty());
     }
-    assert_eq!(world.loops.allocator.addresses.len(), held + 1, "the node's entry");
+    assert_eq!(world.loops.allocator.addresses.owners(), held + 1, "the node's entry");
     let id = world.service(on("last", 1, &[a]));
     world.settle(SECOND);
     assert_eq!(addrs(&live(&world, &id)[0])[0], "10.1.0.3");

@@ -7,7 +7,7 @@ use super::process::Process;
 
 /// One of the two; the same is asked of either.
 pub(super) enum Carrier {
-    Kernel(InKernel),
+    Kernel(Box<InKernel>),
     Process(Box<Process>),
 }
 
