@@ -16,6 +16,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -24,12 +25,14 @@ use crate::device::{self, DeviceError, Settings};
 use crate::key::{KeyPair, PublicKey};
 use crate::netlink::{Netlink, family_id};
 use crate::peer::Peer;
-use wire::{Device, PeerChange, Wire};
+use wire::{Device, PeerChange, PeerState, Wire};
 
 /// Its name, among kinds of links and in generic netlink.
 pub(crate) const FAMILY: &str = "wireguard";
 /// Seconds; set and unset again, as the kernel then says a word to the peer, for which it makes a session.
 const WORD: u16 = 25;
+/// The protocol takes nothing by a session that is older.
+const SESSION_ENDS: Duration = Duration::from_secs(180);
 
 /// Time of a handshake by the kernel's clock, seconds and nanoseconds; zero: there was none.
 pub(crate) type Moment = (i64, i64);
@@ -44,6 +47,8 @@ pub struct KernelTunnel {
     told: BTreeMap<PublicKey, SocketAddr>,
     /// Handshakes of before the device got its key: their sessions are of the old one.
     before: BTreeMap<PublicKey, Moment>,
+    /// When that was, if this process did it.
+    switched: Option<Instant>,
 }
 
 /// Whether a device of this name is one that a process carries: it stays so until it is removed.
@@ -77,6 +82,7 @@ impl KernelTunnel {
             peers: Vec::new(),
             told: BTreeMap::new(),
             before: BTreeMap::new(),
+            switched: None,
         };
         device::inside(settings.netns.as_deref(), || {
             Netlink::route().and_then(|route| route.make_link(&settings.device, FAMILY)).map_err(failed)
@@ -119,6 +125,7 @@ impl KernelTunnel {
         })?;
         if let Some(before) = before {
             self.before = before;
+            self.switched = Some(Instant::now());
         }
         self.own = first.public();
         Ok(())
@@ -142,7 +149,7 @@ impl KernelTunnel {
         Ok(())
     }
 
-    /// Some peer has two keys, or we have just got another: [`Self::follow`] is to be called often.
+    /// Some peer has two keys: [`Self::follow`] is to be called often.
     pub fn is_changing(&self) -> bool {
         self.peers.iter().any(|peer| peer.keys.len() > 1)
     }
@@ -165,11 +172,8 @@ impl KernelTunnel {
     /// When the device is gone.
     pub fn has_moved(&self, to: PublicKey) -> Result<bool, DeviceError> {
         let device = self.ask(|wire, name| wire.device(name))?;
-        let of_old = |(key, peer): (&PublicKey, &wire::PeerState)| {
-            let before = self.before.get(key).copied().unwrap_or_default();
-            peer.handshake != Moment::default() && peer.handshake == before
-        };
-        Ok(self.own == to && !device.peers.iter().any(of_old))
+        let since = self.switched.map(|at| at.elapsed());
+        Ok(self.own == to && since.is_none_or(|since| is_rid_of_old(&device, &self.before, since)))
     }
 
     /// Of each key of a peer's, when its last handshake was.
@@ -219,6 +223,15 @@ impl KernelTunnel {
     }
 }
 
+/// No session is of the key that the device had until this long ago. A peer that is gone answers no more, and the
+/// kernel goes on telling of its last handshake: it ends with the age of its session.
+fn is_rid_of_old(device: &Device, before: &BTreeMap<PublicKey, Moment>, since: Duration) -> bool {
+    let of_old = |(key, peer): (&PublicKey, &PeerState)| {
+        peer.handshake != Moment::default() && before.get(key) == Some(&peer.handshake)
+    };
+    since >= SESSION_ENDS || !device.peers.iter().any(of_old)
+}
+
 /// The key of a peer's that it has spoken with last; the preferred one if it has not spoken yet.
 fn in_use(peer: &Peer, device: &Device) -> Option<PublicKey> {
     let moment = |key: &PublicKey| device.peers.get(key).map(|peer| peer.handshake).unwrap_or_default();
@@ -228,7 +241,6 @@ fn in_use(peer: &Peer, device: &Device) -> Option<PublicKey> {
 
 #[cfg(test)]
 mod tests {
-    use super::wire::PeerState;
     use super::*;
 
     fn key(number: u8) -> PublicKey {
@@ -238,7 +250,14 @@ mod tests {
     fn tunnel(peers: Vec<Peer>) -> KernelTunnel {
         let listen = "0.0.0.0:4790".parse().unwrap();
         let settings = Settings { netns: None, device: "wg".into(), listen, addresses: vec![], mtu: 1400 };
-        KernelTunnel { settings, own: key(1), peers, told: BTreeMap::new(), before: BTreeMap::new() }
+        KernelTunnel {
+            settings,
+            own: key(1),
+            peers,
+            told: BTreeMap::new(),
+            before: BTreeMap::new(),
+            switched: None,
+        }
     }
 
     fn peer(keys: &[u8]) -> Peer {
@@ -286,6 +305,20 @@ mod tests {
         assert_eq!((device.peers.len(), holder(&device)), (1, (key(3), true)));
         tunnel.peers.clear();
         assert_eq!(told(&tunnel, device).peers.len(), 0);
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_does_not_hold_a_change_of_keys_up() {
+        let with = |handshake| Device {
+            peers: [(key(2), PeerState { handshake, ..PeerState::default() })].into(),
+            ..Device::default()
+        };
+        let before = [(key(2), (9, 1))].into();
+        let soon = Duration::from_secs(1);
+        assert!(!is_rid_of_old(&with((9, 1)), &before, soon), "it has not made a session since");
+        assert!(is_rid_of_old(&with((9, 1)), &before, SESSION_ENDS), "and cannot use the old one any more");
+        assert!(is_rid_of_old(&with((9, 2)), &before, soon));
+        assert!(is_rid_of_old(&with((0, 0)), &before, soon), "there never was one");
     }
 
     #[test]
